@@ -1,0 +1,1 @@
+"""Compiled bodies of hand-written products; leaves that import nothing from tinybilevel."""

@@ -1,0 +1,45 @@
+"""What can go wrong, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["ConvergenceWarning", "DivergenceError"]
+
+
+class DivergenceError(ArithmeticError):
+    """The lower-level iteration left the finite numbers.
+
+    Attributes
+    ----------
+    t : int or None
+        First step whose state w_t is not finite; None if every state is finite and only the
+        upper level is not.
+    norm : float
+        Euclidean norm of the last finite state.
+    lam : ndarray (N,) or None
+        The hyperparameters at which it happened.
+    last_good : ndarray (N,) or None
+        The last hyperparameters with a finite hypergradient, set by `tinybilevel.minimize`.
+    """
+
+    def __init__(self, message: str, *, t: int | None = None, norm: float = float("nan")) -> None:
+        super().__init__(message)
+        self.t = t
+        self.norm = norm
+        self.lam: Any = None
+        self.last_good: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions with keyword-only arguments do not survive a process pool otherwise.
+        return _rebuild, (str(self), self.t, self.norm, self.lam, self.last_good)
+
+
+def _rebuild(message: str, t: int | None, norm: float, lam: Any, last_good: Any) -> DivergenceError:
+    error = DivergenceError(message, t=t, norm=norm)
+    error.lam, error.last_good = lam, last_good
+    return error
+
+
+class ConvergenceWarning(UserWarning):
+    """An iterative solver stopped before it reached the tolerance it was asked for."""

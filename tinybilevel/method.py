@@ -1,0 +1,132 @@
+"""What a method is, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.backend import Array
+from tinybilevel.dynamics import Cost, Dynamics
+from tinybilevel.problem import BilevelProblem
+
+__all__ = ["Hypergradient", "Method", "value_and_grad"]
+
+
+@dataclass(frozen=True)
+class Hypergradient:
+    """What a method returns.
+
+    Attributes
+    ----------
+    value : float
+        f(ŵ*, λ).
+    grad : ndarray (N,)
+        The hypergradient, exact or approximate.
+    w : ndarray (M,)
+        ŵ* = w_T, the lower-level variable without its buffers.
+    K : int
+        Terms taken: backward steps of `KRMD` (T for the exact methods), terms of `Neumann`,
+        iterations of `ImplicitCG`.
+    alpha_norms : ndarray (K + 1,)
+        ‖α_T‖, …, ‖α_{T−K}‖ where the method runs the backward recursion; empty elsewhere.
+    cost : Cost
+        What was run and held.
+    residual : float
+        Relative residual of the linear system of `ImplicitCG`; 0 elsewhere.
+    converged : bool
+        False where an iterative method stopped before its tolerance.
+    """
+
+    value: float
+    grad: Array
+    w: Array
+    K: int
+    alpha_norms: Array
+    cost: Cost
+    residual: float = 0.0
+    converged: bool = True
+
+    @classmethod
+    def at(
+        cls,
+        dynamics: Dynamics,
+        w: Array,
+        value: float,
+        h: Array,
+        K: int,
+        norms: Sequence[float] = (),
+        **solver: Any,
+    ) -> Hypergradient:
+        """Pull h back from θ to λ, and check that all of the result is finite."""
+        grad = dynamics.problem.hyper_map.vjp(dynamics.lam, h)
+        dynamics.check(w, value, grad)
+        w = dynamics.transition.readout(w).copy()  # keep w_T alone alive, not its storage
+        return cls(value, grad, w, K, np.array(norms), dynamics.cost(), **solver)
+
+
+class Method:
+    """A frozen, picklable value that is called: ``method(problem, lam)`` → `Hypergradient`."""
+
+    def __call__(self, problem: BilevelProblem, lam: Any = None) -> Hypergradient:
+        """Return the hypergradient of `problem` at `lam` (N,), by default the problem's `lam0`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `lam` is not a finite float32 or float64 vector of the right size.
+        DivergenceError
+            If a state, the value or the hypergradient is not finite.
+        """
+        # Overflow is looked for once, at the end, where it can be explained.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._evaluate(Dynamics(problem, problem.check(lam)))
+
+    def cost(self, problem: BilevelProblem, lam: Any = None) -> Cost:
+        """Predict the cost of a call beforehand; only the sizes of `lam` and w_0 matter."""
+        dynamics = Dynamics(problem, problem.check(lam))
+        transitions, products, states = self._predict(
+            problem.T, dynamics.w0.size, dynamics.theta.size
+        )
+        return Cost(transitions, products, states * dynamics.w0.nbytes)
+
+    def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
+        raise TypeError(f"{type(self).__name__} must define _evaluate and _predict")
+
+    def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:
+        """Return the transitions and products that are run and the M-vectors that are held."""
+        raise TypeError(f"{type(self).__name__} must define _evaluate and _predict")
+
+
+def value_and_grad(problem: BilevelProblem, method: Method) -> Callable[[Any], tuple[float, Array]]:
+    """Return ``lam → (value, grad)`` for ``scipy.optimize.minimize(..., jac=True)``.
+
+    Parameters
+    ----------
+    problem : BilevelProblem
+        `lam` is cast to the dtype of its `lam0`, where it has one.
+    method : Method
+        How the hypergradient is computed.
+
+    Returns
+    -------
+    callable
+        Takes `lam` (N,); returns the value and the gradient (N,) in float64, as SciPy needs it.
+
+    Examples
+    --------
+    >>> import scipy.optimize, tinybilevel as tb
+    >>> fun = tb.value_and_grad(tb.problems.toy(), tb.RMD())
+    >>> result = scipy.optimize.minimize(fun, [0.5, 0.5], jac=True, method="L-BFGS-B")
+    >>> bool(result.success)
+    True
+    """
+
+    def fun(lam: Any) -> tuple[float, Array]:
+        lam = np.asarray(lam)
+        r = method(problem, lam if problem.lam0 is None else lam.astype(problem.lam0.dtype))
+        return r.value, r.grad.astype(np.float64)
+
+    return fun

@@ -1,0 +1,316 @@
+"""The outer loop: minimise f(ŵ*(λ), λ) over λ with a method's hypergradients."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.backend import Array, as_count, check_shape
+from tinybilevel.checkpoint import load_arrays, save_arrays
+from tinybilevel.errors import DivergenceError
+from tinybilevel.method import Hypergradient, Method
+from tinybilevel.methods import KRMD, RMD
+from tinybilevel.optimizers import Adam, Optimizer
+from tinybilevel.problem import BilevelProblem
+
+__all__ = ["OptimizeResult", "Progress", "minimize"]
+
+_HISTORY = ("value", "grad_norm", "seconds")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback is told after each evaluation, before λ moves.
+
+    Attributes
+    ----------
+    iteration : int
+        τ = 1, 2, ….
+    lam : ndarray (N,)
+        λ_τ, where the hypergradient was taken.
+    hypergradient : Hypergradient
+        What the method returned there.
+    """
+
+    iteration: int
+    lam: Array
+    hypergradient: Hypergradient
+
+
+@dataclass(frozen=True)
+class OptimizeResult:
+    """What `minimize` returns.
+
+    Attributes
+    ----------
+    lam : ndarray (N,)
+        The hyperparameters after the last update.
+    value : float
+        f(ŵ*, λ) at `lam`.
+    w : ndarray (M,)
+        ŵ* at `lam`.
+    iterations : int
+        Updates made, resumed ones included.
+    history : dict of str to ndarray (iterations,)
+        ``value`` and ``grad_norm`` at λ_1, λ_2, … and ``seconds``, the wall-clock time of the run
+        after each, earlier parts of a resumed run included.
+    stopped : str
+        ``"iterations"``, ``"gtol"`` or ``"callback"``.
+    """
+
+    lam: Array
+    value: float
+    w: Array
+    iterations: int
+    history: dict[str, Array]
+    stopped: str
+
+
+def minimize(
+    problem: BilevelProblem,
+    lam0: Any = None,
+    method: Method | None = None,
+    *,
+    optimizer: Optimizer | None = None,
+    iterations: int = 1000,
+    bounds: Any = None,
+    projection: Callable[[Array], Array] | None = None,
+    warm_start: bool = False,
+    gtol: float = 0.0,
+    callback: Callable[[Progress], Any] | None = None,
+    progress: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 10,
+    resume: bool = False,
+) -> OptimizeResult:
+    """Minimise f(ŵ*(λ), λ) by following a method's hypergradients.
+
+    Parameters
+    ----------
+    problem : BilevelProblem
+        What to minimise.
+    lam0 : array_like (N,), optional
+        λ_1; by default the problem's own `lam0`.
+    method : Method, optional
+        By default `RMD`, the exact hypergradient.
+    optimizer : Optimizer, optional
+        By default ``Adam(0.1)``; `SGD` is the paper's η_0/√τ.
+    iterations : int
+        Updates of λ, those before a resume included.
+    bounds : (low, high), optional
+        Box for λ; each a number or (N,). λ is clipped to it after each update.
+    projection : callable, optional
+        λ → λ, applied after each update (and after `bounds`).
+    warm_start : bool
+        Start each lower level from the ŵ* before it, rather than from the problem's w_0. This
+        changes the problem: ŵ* then depends on all earlier λ, and B_0 is taken as 0.
+    gtol : float
+        Stop when ‖hypergradient‖ ≤ gtol.
+    callback : callable, optional
+        Called with a `Progress` after each evaluation; a true value back stops the run.
+    progress : bool
+        Show a progress bar with the current value (needs tqdm).
+    checkpoint : path-like, optional
+        File that the run is saved to every `checkpoint_every` updates, at the end, and when it is
+        interrupted. It is replaced as a whole, so that a kill at any moment leaves a good one.
+    checkpoint_every : int
+        Updates between two saves.
+    resume : bool
+        Continue from `checkpoint`, bit for bit, if that file exists. Without it, an existing
+        file is refused rather than overwritten.
+
+    Returns
+    -------
+    OptimizeResult
+
+    Raises
+    ------
+    DivergenceError
+        If the lower level diverges; its ``last_good`` is the last λ with a finite hypergradient.
+    FileExistsError
+        If `checkpoint` exists and `resume` is False.
+    TypeError, ValueError
+        If an argument is wrong, or the checkpoint belongs to another run.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> result = minimize(
+    ...     tb.problems.toy(), method=tb.KRMD(K=1), optimizer=tb.SGD(0.05), iterations=300
+    ... )
+    >>> result.lam.round(3)
+    array([-0.   , -0.012])
+    """
+    method, optimizer = method or RMD(), optimizer or Adam()
+    for name, value, kind in (("method", method, Method), ("optimizer", optimizer, Optimizer)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be a {kind.__name__} such as KRMD(K=5), got {value!r}")
+    iterations = as_count("iterations", iterations)
+    checkpoint_every = as_count("checkpoint_every", checkpoint_every, minimum=1)
+    if resume and checkpoint is None:
+        raise ValueError("resume needs the checkpoint to resume from")
+    lam = problem.check(lam0)
+    project = _projection(bounds, projection, lam)
+    run = _Run(project(lam.copy()), optimizer)
+    settings = f"{method!r} {optimizer!r} T={problem.T} warm_start={bool(warm_start)}"
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and path.exists():
+        if not resume:
+            raise FileExistsError(f"{path} exists: pass resume=True to continue it, or remove it")
+        run.load(path, settings)
+
+    def here() -> BilevelProblem:
+        return problem.starting_at(run.at.w) if warm_start and run.at.iteration else problem
+
+    stopped = "iterations"
+    started = time.perf_counter() - run.at.seconds
+    bar = _bar(progress, run.at.iteration, iterations)
+    try:
+        while run.at.iteration < iterations:
+            r = method(here(), run.at.lam)
+            norm = float(np.linalg.norm(r.grad))
+            told = Progress(run.at.iteration + 1, run.at.lam.copy(), r)
+            if callback is not None and callback(told):
+                stopped = "callback"
+            elif norm <= gtol:
+                stopped = "gtol"
+            if stopped != "iterations":
+                break
+            run.update(r, norm, time.perf_counter() - started, project)
+            bar.set_postfix(value=f"{r.value:.4f}", grad=f"{norm:.1e}", refresh=False)
+            bar.update()
+            if path is not None and run.at.iteration % checkpoint_every == 0:
+                run.save(path, settings)
+        # K = 0 runs the lower level alone.
+        last = KRMD(K=0)(here(), run.at.lam)
+    except DivergenceError as error:
+        error.last_good = run.at.last_good
+        raise
+    finally:
+        bar.close()
+        if path is not None:  # also on Ctrl-C and after an error
+            run.save(path, settings)
+    return OptimizeResult(run.at.lam, last.value, last.w, run.at.iteration, run.arrays(), stopped)
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """All that an outer run carries from one update to the next, but its history."""
+
+    lam: Array
+    moments: dict[str, Array]
+    w: Array
+    last_good: Array | None = None
+    iteration: int = 0
+    seconds: float = 0.0
+
+
+class _Run:
+    """An outer run; `at` is replaced in one assignment: no interrupt leaves half an update."""
+
+    def __init__(self, lam: Array, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.at = _Snapshot(lam, optimizer.init(lam), w=np.zeros_like(lam, shape=0))
+        self.history: dict[str, list[float]] = {name: [] for name in _HISTORY}
+
+    def update(
+        self, r: Hypergradient, norm: float, seconds: float, project: Callable[[Array], Array]
+    ) -> None:
+        at, tau = self.at, self.at.iteration + 1
+        lam, moments = self.optimizer.update(tau, at.lam, r.grad, at.moments)
+        lam = project(lam.astype(at.lam.dtype, copy=False))
+        for name, entry in zip(_HISTORY, (r.value, norm, seconds), strict=True):
+            self.history[name][tau - 1 :] = [entry]
+        self.at = _Snapshot(lam, moments, r.w, at.lam, tau, seconds)
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the history of the whole updates."""
+        return {name: np.array(h[: self.at.iteration]) for name, h in self.history.items()}
+
+    def save(self, path: Path, settings: str) -> None:
+        at = self.at
+        save_arrays(
+            path,
+            {
+                "settings": settings,
+                "lam": at.lam,
+                "w": at.w,
+                "last_good": at.lam if at.last_good is None else at.last_good,
+                "iteration": at.iteration,
+                "seconds": at.seconds,
+                **{f"moments_{name}": moment for name, moment in at.moments.items()},
+                **{f"history_{name}": values for name, values in self.arrays().items()},
+            },
+        )
+
+    def load(self, path: Path, settings: str) -> None:
+        saved, at = load_arrays(path), self.at
+        expected = {"settings", "lam", "w", "last_good", "iteration", "seconds"}
+        expected |= {f"moments_{name}" for name in at.moments}
+        expected |= {f"history_{name}" for name in _HISTORY}
+        if missing := expected - set(saved):
+            raise ValueError(f"{path} is not a checkpoint of this run: it has no {sorted(missing)}")
+        if (was := str(saved["settings"])) != settings:
+            raise ValueError(f"{path} belongs to another run: it was {was}, this is {settings}")
+        if saved["lam"].shape != at.lam.shape or saved["lam"].dtype != at.lam.dtype:
+            raise ValueError(
+                f"{path} belongs to another run: its lam is {saved['lam'].shape} of "
+                f"{saved['lam'].dtype}, this one's {at.lam.shape} of {at.lam.dtype}"
+            )
+        self.at = _Snapshot(
+            saved["lam"],
+            {name: saved[f"moments_{name}"] for name in at.moments},
+            saved["w"],
+            saved["last_good"],
+            int(saved["iteration"]),
+            float(saved["seconds"]),
+        )
+        self.history = {name: saved[f"history_{name}"].tolist() for name in _HISTORY}
+
+
+def _projection(
+    bounds: Any, projection: Callable[[Array], Array] | None, lam: Array
+) -> Callable[[Array], Array]:
+    low, high = (-np.inf, np.inf) if bounds is None else _box(bounds, lam)
+
+    def project(x: Array) -> Array:
+        if bounds is not None:
+            x = np.clip(x, low, high)
+        return x if projection is None else check_shape("projection(lam)", projection(x), lam.shape)
+
+    return project
+
+
+def _box(bounds: Any, lam: Array) -> tuple[Any, Any]:
+    low, high = (bounds.lb, bounds.ub) if hasattr(bounds, "lb") else bounds
+    low, high = (np.asarray(side, dtype=lam.dtype) for side in (low, high))
+    for side in (low, high):
+        if side.shape not in ((), (1,), lam.shape):
+            raise ValueError(f"bounds must be numbers or have shape {lam.shape}, got {side.shape}")
+    if not bool((low <= high).all()):
+        raise ValueError("bounds must have low <= high everywhere")
+    return low, high
+
+
+class _NoBar:
+    def set_postfix(self, **_: Any) -> None: ...
+
+    def update(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _bar(progress: bool, done: int, iterations: int) -> Any:
+    if not progress:
+        return _NoBar()
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ImportError('progress=True needs tqdm: pip install "tinybilevel[plot]"') from error
+    return tqdm(total=iterations, initial=done, desc="minimize", unit="it")

@@ -1,0 +1,8 @@
+"""Objectives: value, gradient and the products of the gradient map, one objective per file."""
+
+from tinybilevel.objectives.base import Objective, OnBlock, Sum
+from tinybilevel.objectives.penalty import L2Penalty
+from tinybilevel.objectives.quadratic import Quadratic
+from tinybilevel.objectives.softmax import SoftmaxRegression
+
+__all__ = ["L2Penalty", "Objective", "OnBlock", "Quadratic", "SoftmaxRegression", "Sum"]

@@ -1,0 +1,238 @@
+"""What an objective g(w, λ) is: value, gradient, and the two products of the gradient map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.backend import Array, block_size, check_pair, check_shape, take_block
+
+__all__ = ["FunctionObjective", "Objective", "OnBlock", "Sum"]
+
+
+class Objective:
+    """A scalar function g(w, λ) with hand-written derivatives.
+
+    A lower-level objective writes `value`, `grad`, `grad_vjp` and `grad_jvp`; an upper-level one
+    `value`, `grad` and, where it depends on λ directly, `grad_lam`.
+
+    Conventions
+    -----------
+    ======================  ==================  ============================================
+    ``w``                   (M,)                lower-level variable
+    ``lam``                 (N,)                hyperparameters as the objective sees them, Φ(λ)
+    ``value(w, lam)``       float               g
+    ``grad(w, lam)``        (M,)                ∇_w g
+    ``grad_lam(w, lam)``    (N,)                ∇_λ g
+    ``grad_vjp(w,lam,v)``   ((M,), (N,))        ∇²_ww g · v and ∇²_λw g · v
+    ``grad_jvp(w,lam,dw,dlam)``  (M,)           ∇²_ww g · dw + ∇²_wλ g · dλ
+    ======================  ==================  ============================================
+
+    Objectives add and scale: ``loss + 0.1 * penalty``. ``g.on(block)`` lets g see one block of λ.
+    """
+
+    #: dtype of the data the objective holds; None where it holds none.
+    dtype: np.dtype[Any] | None = None
+    #: size of λ where the objective knows it; None where any size will do.
+    n_lam: int | None = None
+    #: NumPy leaves ``np.float64(2) * g`` to `__rmul__`.
+    __array_ufunc__ = None
+
+    def value(self, w: Array, lam: Array) -> float:
+        """Return g(w, λ)."""
+        raise _missing(self, "value")
+
+    def grad(self, w: Array, lam: Array) -> Array:
+        """Return ∇_w g, (M,)."""
+        raise _missing(self, "grad")
+
+    def grad_lam(self, w: Array, lam: Array) -> Array:
+        """Return ∇_λ g, (N,); zero unless written out."""
+        return np.zeros_like(lam)
+
+    def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
+        """Return ∇²_ww g · v, (M,), and ∇²_λw g · v, (N,)."""
+        raise _missing(self, "grad_vjp")
+
+    def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
+        """Return ∇²_ww g · dw + ∇²_wλ g · dλ, (M,)."""
+        raise _missing(self, "grad_jvp")
+
+    def restrict(self, index: Array) -> Objective:
+        """Return an unbiased estimate of g from the examples in `index`; itself if g has none."""
+        return self
+
+    def on(self, block: slice) -> Objective:
+        """Return g as a function of the whole λ, of which it sees only ``lam[block]``."""
+        return OnBlock(self, block)
+
+    def __add__(self, other: Objective) -> Objective:
+        return (
+            Sum(*_terms(self), *_terms(other)) if isinstance(other, Objective) else NotImplemented
+        )
+
+    def __rmul__(self, factor: float) -> Objective:
+        return Sum(*((float(factor) * c, g) for c, g in _terms(self)))
+
+    @staticmethod
+    def from_functions(
+        value: Callable[[Array, Array], float],
+        grad: Callable[[Array, Array], Array],
+        grad_vjp: Callable[[Array, Array, Array], tuple[Array, Array]] | None = None,
+        grad_jvp: Callable[[Array, Array, Array, Array], Array] | None = None,
+        grad_lam: Callable[[Array, Array], Array] | None = None,
+    ) -> Objective:
+        """Build an objective from plain functions; see the table of `Objective` for their shapes.
+
+        Parameters
+        ----------
+        value, grad : callable
+            ``(w, lam)`` → float and (M,).
+        grad_vjp : callable, optional
+            ``(w, lam, v)`` → ((M,), (N,)); a lower-level objective needs it.
+        grad_jvp : callable, optional
+            ``(w, lam, dw, dlam)`` → (M,); forward mode needs it.
+        grad_lam : callable, optional
+            ``(w, lam)`` → (N,); left out means 0.
+
+        Returns
+        -------
+        Objective
+            Its methods raise ValueError, naming the function, where a shape comes back wrong.
+
+        Examples
+        --------
+        >>> g = Objective.from_functions(
+        ...     value=lambda w, lam: 0.5 * ((w - lam) ** 2).sum(),
+        ...     grad=lambda w, lam: w - lam,
+        ...     grad_vjp=lambda w, lam, v: (v, -v),
+        ...     grad_jvp=lambda w, lam, dw, dlam: dw - dlam,
+        ... )
+        >>> g.grad(np.array([3.0]), np.array([1.0]))
+        array([2.])
+        """
+        return FunctionObjective(value, grad, grad_vjp, grad_jvp, grad_lam)
+
+
+class FunctionObjective(Objective):
+    """See `Objective.from_functions`."""
+
+    def __init__(self, value: Any, grad: Any, grad_vjp: Any, grad_jvp: Any, grad_lam: Any) -> None:
+        functions = dict(
+            value=value, grad=grad, grad_vjp=grad_vjp, grad_jvp=grad_jvp, grad_lam=grad_lam
+        )
+        for name, function in functions.items():
+            if not callable(function) and not (function is None and name not in ("value", "grad")):
+                raise TypeError(f"{name} must be a function, got {function!r}")
+        self._functions = functions
+
+    def _call(self, name: str, *args: Array) -> Any:
+        function = self._functions[name]
+        if function is None:
+            raise _missing(self, name)
+        return function(*args)
+
+    def value(self, w: Array, lam: Array) -> float:
+        return float(check_shape("value", self._call("value", w, lam), ()))
+
+    def grad(self, w: Array, lam: Array) -> Array:
+        return check_shape("grad", self._call("grad", w, lam), w.shape)
+
+    def grad_lam(self, w: Array, lam: Array) -> Array:
+        if self._functions["grad_lam"] is None:
+            return np.zeros_like(lam)
+        return check_shape("grad_lam", self._call("grad_lam", w, lam), lam.shape)
+
+    def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
+        result = self._call("grad_vjp", w, lam, v)
+        return check_pair("grad_vjp", result, w.shape, lam.shape)
+
+    def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
+        return check_shape("grad_jvp", self._call("grad_jvp", w, lam, dw, dlam), w.shape)
+
+
+class Sum(Objective):
+    """Σ_k c_k g_k(w, λ), from pairs (c_k, g_k)."""
+
+    def __init__(self, *terms: tuple[float, Objective]) -> None:
+        self.terms = tuple((float(c), g) for c, g in terms)
+        dtypes = [g.dtype for _, g in terms if g.dtype is not None]
+        self.dtype = np.result_type(*dtypes) if dtypes else None
+        sizes = {g.n_lam for _, g in terms if g.n_lam is not None}
+        if len(sizes) > 1:
+            raise ValueError(f"the terms of a sum see different sizes of lam: {sorted(sizes)}")
+        self.n_lam = sizes.pop() if sizes else None
+
+    def value(self, w: Array, lam: Array) -> float:
+        return sum(c * g.value(w, lam) for c, g in self.terms)
+
+    def grad(self, w: Array, lam: Array) -> Array:
+        return _total(c * g.grad(w, lam) for c, g in self.terms)
+
+    def grad_lam(self, w: Array, lam: Array) -> Array:
+        return _total(c * g.grad_lam(w, lam) for c, g in self.terms)
+
+    def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
+        pairs = [(c, g.grad_vjp(w, lam, v)) for c, g in self.terms]
+        return _total(c * h for c, (h, _) in pairs), _total(c * m for c, (_, m) in pairs)
+
+    def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
+        return _total(c * g.grad_jvp(w, lam, dw, dlam) for c, g in self.terms)
+
+    def restrict(self, index: Array) -> Objective:
+        return Sum(*((c, g.restrict(index)) for c, g in self.terms))
+
+
+class OnBlock(Objective):
+    """g(w, λ[block]) as a function of the whole λ."""
+
+    def __init__(self, objective: Objective, block: slice) -> None:
+        size, needed = block_size(block), objective.n_lam
+        if None not in (size, needed) and size != needed:
+            raise ValueError(f"the objective sees {needed} entries of lam, {block} has {size}")
+        self.objective, self.block, self.dtype = objective, block, objective.dtype
+        self.size = size if needed is None else needed
+
+    def _embed(self, lam: Array, h: Array) -> Array:
+        whole = np.zeros_like(lam, dtype=h.dtype)
+        whole[self.block] = h
+        return whole
+
+    def _part(self, lam: Array) -> Array:
+        return take_block(lam, self.block, self.size)
+
+    def value(self, w: Array, lam: Array) -> float:
+        return self.objective.value(w, self._part(lam))
+
+    def grad(self, w: Array, lam: Array) -> Array:
+        return self.objective.grad(w, self._part(lam))
+
+    def grad_lam(self, w: Array, lam: Array) -> Array:
+        return self._embed(lam, self.objective.grad_lam(w, self._part(lam)))
+
+    def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
+        hessian, mixed = self.objective.grad_vjp(w, self._part(lam), v)
+        return hessian, self._embed(lam, mixed)
+
+    def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
+        return self.objective.grad_jvp(w, self._part(lam), dw, self._part(dlam))
+
+    def restrict(self, index: Array) -> Objective:
+        return OnBlock(self.objective.restrict(index), self.block)
+
+
+def _terms(g: Objective) -> tuple[tuple[float, Objective], ...]:
+    return g.terms if isinstance(g, Sum) else ((1.0, g),)
+
+
+def _total(parts: Any) -> Array:
+    total = next(parts)
+    for part in parts:
+        total = total + part
+    return total
+
+
+def _missing(objective: Objective, name: str) -> TypeError:
+    return TypeError(f"{type(objective).__name__} has no {name}, which this computation needs")

@@ -1,0 +1,189 @@
+"""Multiclass softmax regression, with one weight per example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.backend import Array, as_count, as_float
+from tinybilevel.objectives.base import Objective
+
+__all__ = ["SoftmaxRegression"]
+
+
+class SoftmaxRegression(Objective):
+    """g(w, θ) = s Σ_i θ_i ℓ_i(W), ℓ_i(W) = log Σ_c exp(W x_i)_c − (W x_i)_{y_i}.
+
+    The loss of the paper's Section 4.2.1; W is (C, d) and w = W.ravel().
+
+    Conventions
+    -----------
+    ==============  ========  ===================================================
+    ``X``           (n, d)    one example per row
+    ``P``           (C, n)    softmax of the scores W Xᵀ, classes first
+    ``R``           (C, n)    ∂ℓ_i/∂(W x_i)_c = P − onehot(y)
+    ``dS``          (C, n)    change V Xᵀ of the scores along V
+    ==============  ========  ===================================================
+
+    Classes come first so that a sum over classes adds whole contiguous rows, and W and V share
+    one product with X.
+
+    Parameters
+    ----------
+    X : array_like (n, d)
+        Examples, float32 or float64; append a column of ones for a bias.
+    y : array_like (n,) of int
+        Classes, 0 … C−1.
+    n_classes : int, optional
+        C; by default the largest class in `y` plus one.
+    weighted : bool
+        True: θ = ``lam`` holds one weight per example. False: all weights are 1 and `lam`
+        does not enter.
+    scale : float, optional
+        s; by default 1/n, the mean.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If X or y has the wrong dtype or shape, or a class is out of range.
+
+    Examples
+    --------
+    >>> g = SoftmaxRegression(np.eye(2), [0, 1])
+    >>> round(g.value(np.zeros(4), np.ones(2)), 6)  # log 2
+    0.693147
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        y: Any,
+        n_classes: int | None = None,
+        *,
+        weighted: bool = True,
+        scale: float | None = None,
+    ) -> None:
+        self.X = as_float("X", X, ndim=2)
+        n, self.n_features = self.X.shape
+        if n == 0 or self.n_features == 0:
+            raise ValueError(f"X must have at least one row and one column, got {self.X.shape}")
+        y = np.asarray(y)
+        if y.shape != (n,) or y.dtype.kind not in "iu":
+            raise ValueError(f"y must be {n} integers, got shape {y.shape} of {y.dtype}")
+        self.y = y.astype(np.intp)
+        top = int(self.y.max())
+        self.n_classes = (
+            top + 1 if n_classes is None else as_count("n_classes", n_classes, minimum=1)
+        )
+        if self.y.min() < 0 or top >= self.n_classes:
+            raise ValueError(f"y must lie in 0 … {self.n_classes - 1}, got {self.y.min()} … {top}")
+        self.weighted = bool(weighted)
+        self.scale = 1.0 / n if scale is None else float(scale)
+        self.n_lam = n if weighted else None
+        self.dtype = self.X.dtype
+        self._rows: Array | None = None
+
+    @property
+    def size(self) -> int:
+        """M = C·d, the number of entries of w."""
+        return self.n_classes * self.n_features
+
+    def restrict(self, index: Array) -> SoftmaxRegression:
+        """Return the same loss over the rows in `index` (in that order), rescaled by n/len(index).
+
+        `lam` keeps its n entries; the products are scattered back into them.
+        """
+        index = np.asarray(index)
+        if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
+            raise ValueError(f"index must be a nonempty vector of integers, got {index!r}")
+        part = object.__new__(SoftmaxRegression)
+        part.__dict__.update(self.__dict__, X=self.X[index], y=self.y[index])
+        part.scale = self.scale * len(self.y) / len(index)
+        part._rows = index if self._rows is None else self._rows[index]
+        return part
+
+    def value(self, w: Array, lam: Array) -> float:
+        losses = self.losses(w)
+        return float(losses @ self._weights(lam) if self.weighted else self.scale * losses.sum())
+
+    def grad(self, w: Array, lam: Array) -> Array:
+        R = self._residual(self._softmax(w))
+        return ((R * self._weights(lam)) @ self.X).ravel()
+
+    def grad_lam(self, w: Array, lam: Array) -> Array:
+        return self._scatter(lam, self.losses(w)) if self.weighted else np.zeros_like(lam)
+
+    def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
+        """Return s Σ_i θ_i ∇²ℓ_i v and the vector of s ∇ℓ_i·v."""
+        P, dS = self._softmax_and_change(w, v)
+        dP = P * dS
+        dP -= P * dP.sum(axis=0)
+        hessian = ((dP * self._weights(lam)) @ self.X).ravel()
+        if not self.weighted:
+            return hessian, np.zeros_like(lam)
+        return hessian, self._scatter(lam, (self._residual(P) * dS).sum(axis=0))
+
+    def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
+        """Return s Σ_i (θ_i ∇²ℓ_i dw + dθ_i ∇ℓ_i)."""
+        P, dS = self._softmax_and_change(w, dw)
+        dP = P * dS
+        dP -= P * dP.sum(axis=0)
+        dR = dP * self._weights(lam)
+        if self.weighted:
+            dR = dR + self._residual(P) * self._weights(dlam)
+        return (dR @ self.X).ravel()
+
+    def predict(self, w: Array, X: Array) -> Array:
+        """Return the most likely class of each row of `X`, (n,)."""
+        return np.argmax(self._matrix(w) @ X.T, axis=0)
+
+    def losses(self, w: Array) -> Array:
+        """Return ℓ_i(W) for each example, (n,), unweighted and unscaled."""
+        S = self._scores(self._matrix(w))
+        S -= S.max(axis=0)
+        return np.log(np.exp(S).sum(axis=0)) - S[self.y, np.arange(S.shape[1])]
+
+    def _matrix(self, w: Array) -> Array:
+        if w.shape != (self.size,):
+            raise ValueError(
+                f"w must have shape ({self.size},) = {self.n_classes} classes × "
+                f"{self.n_features} features, got {w.shape}"
+            )
+        return w.reshape(self.n_classes, self.n_features)
+
+    def _weights(self, lam: Array) -> Array | float:
+        if not self.weighted:
+            return self.scale
+        if lam.shape != (self.n_lam,):
+            raise ValueError(f"lam must hold {self.n_lam} example weights, got shape {lam.shape}")
+        return self.scale * (lam if self._rows is None else lam[self._rows])
+
+    def _scatter(self, lam: Array, per_example: Array) -> Array:
+        if self._rows is None:
+            return self.scale * per_example
+        whole = np.zeros_like(lam, dtype=per_example.dtype)
+        np.add.at(whole, self._rows, self.scale * per_example)
+        return whole
+
+    def _softmax(self, w: Array) -> Array:
+        return _normalised_exp(self._scores(self._matrix(w)))
+
+    def _softmax_and_change(self, w: Array, v: Array) -> tuple[Array, Array]:
+        both = self._scores(np.concatenate([self._matrix(w), self._matrix(v)]))
+        return _normalised_exp(both[: self.n_classes]), both[self.n_classes :]
+
+    def _scores(self, W: Array) -> Array:
+        # BLAS reads X faster as the tall left factor; the copy is of the small result.
+        return np.ascontiguousarray((self.X @ W.T).T)
+
+    def _residual(self, P: Array) -> Array:
+        P[self.y, np.arange(P.shape[1])] -= 1
+        return P
+
+
+def _normalised_exp(S: Array) -> Array:
+    S -= S.max(axis=0)
+    np.exp(S, out=S)
+    S /= S.sum(axis=0)
+    return S

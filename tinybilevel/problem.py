@@ -1,0 +1,87 @@
+"""A bilevel problem: a transition, an upper objective, a horizon and a hyperparameter map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tinybilevel.backend import Array, as_count, as_float
+from tinybilevel.maps import HyperMap, Identity
+from tinybilevel.objectives import Objective
+from tinybilevel.transitions import Transition
+
+__all__ = ["BilevelProblem"]
+
+
+@dataclass(frozen=True)
+class BilevelProblem:
+    """min_λ f(ŵ*(λ), λ), where ŵ*(λ) = w_T is what T steps of a transition return, eq. (1) and (4).
+
+    Parameters
+    ----------
+    transition : Transition
+        Ξ, with its initial state.
+    upper : Objective
+        f; it sees the readout of w_T, and θ.
+    T : int
+        Horizon, at least 0.
+    hyper_map : HyperMap
+        θ = Φ(λ), what the transition and `upper` see of λ. The default is the identity.
+    lam0 : array_like (N,), optional
+        A natural starting point; `tinybilevel.minimize` and ``method.cost`` fall back on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> g = tb.Quadratic([1.0, 0.5])
+    >>> f = tb.Objective.from_functions(value=lambda w, lam: w @ w, grad=lambda w, lam: 2 * w)
+    >>> descent = tb.GradientDescent(g, step_size=0.1, initial=[2.0, 2.0])
+    >>> problem = tb.BilevelProblem(descent, upper=f, T=100)
+    >>> tb.RMD()(problem, np.array([1.0, 1.0])).value
+    2.011...
+    """
+
+    transition: Transition
+    upper: Objective
+    T: int
+    hyper_map: HyperMap = field(default_factory=Identity)
+    lam0: Any = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("transition", Transition),
+            ("upper", Objective),
+            ("hyper_map", HyperMap),
+        ):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
+        object.__setattr__(self, "T", as_count("T", self.T))
+        if self.lam0 is not None:
+            lam0 = as_float("lam0", self.lam0, ndim=1).copy()
+            lam0.flags.writeable = False
+            object.__setattr__(self, "lam0", lam0)
+
+    def starting_at(self, w: Array) -> BilevelProblem:
+        """Return the same problem with the fixed initial state `w`: a warm start."""
+        return replace(self, transition=self.transition.starting_at(w))
+
+    def check(self, lam: Any) -> Array:
+        """Return `lam`, or `lam0` for None, as a float vector.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is not a finite float32 or float64 vector, or None without a `lam0`.
+        """
+        lam = self.lam0 if lam is None else lam
+        if lam is None:
+            raise ValueError("lam is needed: the problem has no lam0")
+        lam = as_float("lam", lam, ndim=1)
+        if self.lam0 is not None and lam.shape != self.lam0.shape:
+            raise ValueError(f"lam must have shape {self.lam0.shape}, got {lam.shape}")
+        return lam

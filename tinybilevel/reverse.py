@@ -1,0 +1,49 @@
+"""The backward recursion: the paper's eq. (6), and stopped early eq. (8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tinybilevel.backend import Array
+from tinybilevel.dynamics import Dynamics
+
+__all__ = ["backward"]
+
+
+def backward(
+    dynamics: Dynamics, states: Iterable[tuple[int, Array]], alpha: Array, h: Array
+) -> tuple[Array, Array, list[float]]:
+    """Run h_{t−1} = h_t + B_t α_t, α_{t−1} = A_t α_t over the states it is fed, newest first.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+        The transition at θ.
+    states : iterable of (int, ndarray (M,))
+        (t, w_t) for t = T−1, T−2, …; from a storage. K pairs give h_{T−K}.
+    alpha : ndarray (M,)
+        α_T = ∇_w f.
+    h : ndarray (P,)
+        h_T = ∇_θ f.
+
+    Returns
+    -------
+    alpha : ndarray (M,)
+        α_{T−K}.
+    h : ndarray (P,)
+        h_{T−K}.
+    norms : list of float
+        ‖α_T‖, …, ‖α_{T−K}‖.
+    """
+    norms = [_norm(alpha)]
+    for t, w in states:
+        alpha, B_alpha = dynamics.vjp(t, w, alpha)
+        h = h + B_alpha
+        norms.append(_norm(alpha))
+    return alpha, h, norms
+
+
+def _norm(alpha: Array) -> float:
+    return float(np.sqrt(alpha @ alpha))

@@ -1,0 +1,19 @@
+"""Transitions: the lower-level algorithm and the products with its Jacobians, one per file."""
+
+from tinybilevel.transitions.adam import AdamTransition
+from tinybilevel.transitions.base import Transition
+from tinybilevel.transitions.coefficient import Learned
+from tinybilevel.transitions.gradient_descent import GradientDescent, minibatches
+from tinybilevel.transitions.momentum import HeavyBall, Nesterov
+from tinybilevel.transitions.proximal import ProximalGradient
+
+__all__ = [
+    "AdamTransition",
+    "GradientDescent",
+    "HeavyBall",
+    "Learned",
+    "Nesterov",
+    "ProximalGradient",
+    "Transition",
+    "minibatches",
+]

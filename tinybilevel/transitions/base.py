@@ -1,0 +1,210 @@
+"""What a transition w_{t+1} = Ξ_{t+1}(w_t, λ) is, and where it starts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.backend import (
+    Array,
+    as_float,
+    block_size,
+    check_pair,
+    check_shape,
+    take_block,
+)
+from tinybilevel.objectives import Objective
+
+__all__ = ["FunctionTransition", "Initial", "Transition"]
+
+
+class Transition:
+    """The dynamics w_{t+1} = Ξ_{t+1}(w_t, λ), eq. (4), with hand-written products.
+
+    Conventions
+    -----------
+    Jacobians are the paper's: A_{t+1} = ∇_w Ξ_{t+1} is M × M and B_{t+1} = ∇_λ Ξ_{t+1} is N × M, so
+    a product with a vector α of the state's space is a vector-Jacobian product.
+
+    ==================================  ============  ===========================================
+    ``initial(lam)``                    (M,)          w_0 = Ξ_0(λ)
+    ``initial_vjp(lam, alpha)``         (N,)          B_0 α
+    ``initial_jvp(lam, dlam)``          (M,)          dλ B_0
+    ``step(t, w, lam, out=None)``       (M,)          Ξ_{t+1}(w_t, λ), t = 0 … T−1
+    ``vjp(t, w, lam, alpha)``           ((M,), (N,))  A_{t+1} α and B_{t+1} α, at w = w_t
+    ``jvp(t, w, lam, dw, dlam)``        (M,)          dw A_{t+1} + dλ B_{t+1}, at w = w_t
+    ``readout(w)``                      (≤ M,)        what the upper level sees of the state
+    ==================================  ============  ===========================================
+
+    ``w`` is the whole state: momentum and other buffers follow the lower-level variable in it.
+    ``out`` is where the next state is written; it never overlaps ``w``.
+
+    Parameters
+    ----------
+    initial : array_like (M,), slice, pair or triple of callables
+        w_0 itself; the block of λ that holds it; or Ξ_0 with its products, ``(Ξ_0, vjp)`` or
+        ``(Ξ_0, vjp, jvp)`` with the signatures above. Without the jvp, forward mode forms it from
+        one vjp per entry of w_0.
+    """
+
+    #: Vectors of w's size in the state after w itself.
+    n_buffers = 0
+    #: The lower-level objective, where the transition minimises one.
+    objective: Objective | None = None
+    #: Whether the transition comes to rest where ∇_w g = 0.
+    stationary_at_minimum = True
+
+    def __init__(self, initial: Any) -> None:
+        self._initial = Initial(initial)
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """dtype of the data that the transition holds; None where it holds none."""
+        return self.objective.dtype if self.objective is not None else None
+
+    def initial(self, lam: Array) -> Array:
+        """Return the state w_0 = Ξ_0(λ), buffers at 0."""
+        w = self._initial(lam)
+        return w if self.n_buffers == 0 else self._pad(w)
+
+    def initial_vjp(self, lam: Array, alpha: Array) -> Array:
+        """Return B_0 α, (N,)."""
+        return self._initial.vjp(lam, self.readout(alpha))
+
+    def initial_jvp(self, lam: Array, dlam: Array) -> Array:
+        """Return dλ B_0, (M,)."""
+        return self._pad(self._initial.jvp(lam, dlam))
+
+    def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
+        """Return Ξ_{t+1}(w_t, λ), written into `out` where given."""
+        raise TypeError(f"{type(self).__name__} must define step")
+
+    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
+        """Return A_{t+1} α, (M,), and B_{t+1} α, (N,), in one pass."""
+        raise TypeError(f"{type(self).__name__} must define vjp")
+
+    def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
+        """Return dw A_{t+1} + dλ B_{t+1}, (M,)."""
+        raise TypeError(f"{type(self).__name__} must define jvp, which forward mode needs")
+
+    def readout(self, w: Array) -> Array:
+        """Return the lower-level variable in the state: a view of its first entries."""
+        return w[: w.size // (1 + self.n_buffers)]
+
+    def readout_vjp(self, alpha: Array) -> Array:
+        """Return α for the whole state: α for the variable, 0 for the buffers."""
+        return self._pad(alpha)
+
+    def starting_at(self, w: Array) -> Transition:
+        """Return the same dynamics from the fixed state's variable `w`, so that B_0 = 0."""
+        other = copy.copy(self)
+        other._initial = Initial(w)
+        return other
+
+    def _pad(self, w: Array) -> Array:
+        if self.n_buffers == 0:
+            return w
+        return np.concatenate([w, np.zeros_like(w, shape=self.n_buffers * w.size)])
+
+    @staticmethod
+    def from_functions(
+        step: Callable[[int, Array, Array], Array],
+        vjp: Callable[[int, Array, Array, Array], tuple[Array, Array]],
+        jvp: Callable[[int, Array, Array, Array, Array], Array] | None = None,
+        *,
+        initial: Any,
+    ) -> Transition:
+        """Build a transition from plain functions; see the table of `Transition` for their shapes.
+
+        Examples
+        --------
+        >>> decay = Transition.from_functions(
+        ...     step=lambda t, w, lam: lam * w,
+        ...     vjp=lambda t, w, lam, alpha: (lam * alpha, w * alpha),
+        ...     initial=np.ones(2),
+        ... )
+        >>> decay.step(0, np.ones(2), np.array([0.5, 0.1]))
+        array([0.5, 0.1])
+        """
+        return FunctionTransition(step, vjp, jvp, initial)
+
+
+class FunctionTransition(Transition):
+    """See `Transition.from_functions`."""
+
+    def __init__(self, step: Any, vjp: Any, jvp: Any, initial: Any) -> None:
+        super().__init__(initial)
+        for name, function, needed in (
+            ("step", step, True),
+            ("vjp", vjp, True),
+            ("jvp", jvp, False),
+        ):
+            if not callable(function) and (needed or function is not None):
+                raise TypeError(f"{name} must be a function, got {function!r}")
+        self._step, self._vjp, self._jvp = step, vjp, jvp
+
+    def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
+        result = check_shape("step", self._step(t, w, lam), w.shape)
+        if out is None:
+            return result
+        out[...] = result
+        return out
+
+    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
+        return check_pair("vjp", self._vjp(t, w, lam, alpha), w.shape, lam.shape)
+
+    def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
+        if self._jvp is None:
+            return super().jvp(t, w, lam, dw, dlam)
+        return check_shape("jvp", self._jvp(t, w, lam, dw, dlam), w.shape)
+
+
+class Initial:
+    """w_0 = Ξ_0(λ) and the products with B_0, from any of the forms `Transition` takes."""
+
+    def __init__(self, initial: Any) -> None:
+        self._block = initial if isinstance(initial, slice) else None
+        self._functions: tuple[Any, ...] = ()
+        self._w: Array | None = None
+        if isinstance(initial, tuple) and all(callable(f) for f in initial):
+            if len(initial) not in (2, 3):
+                raise ValueError("initial must be (Ξ_0, vjp) or (Ξ_0, vjp, jvp)")
+            self._functions = initial
+        elif callable(initial):
+            raise TypeError("initial must come with its products: (Ξ_0, vjp) or (Ξ_0, vjp, jvp)")
+        elif self._block is None:
+            # A private copy: a problem does not change when the caller's array does.
+            self._w = as_float("initial", initial, ndim=1).copy()
+
+    def __call__(self, lam: Array) -> Array:
+        # A copy: the caller may write into it.
+        if self._w is not None:
+            return self._w.copy()
+        if self._block is not None:
+            return take_block(lam, self._block, block_size(self._block)).copy()
+        return as_float("initial", self._functions[0](lam), ndim=1, finite=False).copy()
+
+    def vjp(self, lam: Array, alpha: Array) -> Array:
+        if self._functions:
+            return check_shape("the vjp of initial", self._functions[1](lam, alpha), lam.shape)
+        h = np.zeros_like(lam, dtype=np.result_type(lam, alpha))
+        if self._block is not None:
+            h[self._block] = alpha
+        return h
+
+    def jvp(self, lam: Array, dlam: Array) -> Array:
+        if self._w is not None:
+            return np.zeros_like(self._w)
+        if self._block is not None:
+            return dlam[self._block]
+        if len(self._functions) == 3:
+            return self._functions[2](lam, dlam)
+        dw = np.zeros_like(self(lam))
+        for j in range(dw.size):
+            unit = np.zeros_like(dw)
+            unit[j] = 1
+            dw[j] = self.vjp(lam, unit) @ dlam
+        return dw

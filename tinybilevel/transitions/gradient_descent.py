@@ -1,0 +1,130 @@
+"""Gradient descent, on the whole objective or on minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.backend import Array, as_count
+from tinybilevel.objectives import Objective
+from tinybilevel.transitions.base import Transition
+from tinybilevel.transitions.coefficient import as_coefficient
+
+__all__ = ["GradientDescent", "GradientTransition", "minibatches"]
+
+
+class GradientTransition(Transition):
+    """What the transitions that follow an objective's gradient share.
+
+    Parameters
+    ----------
+    objective : Objective
+        g(w, λ).
+    step_size : float, sequence of float, callable, slice or Learned
+        γ; γ_0, γ_1, …; t → γ_t; or the block of θ that holds it.
+    initial : array_like (M,), slice, pair or triple of callables
+        See `Transition`.
+    batches : sequence of ndarray of int, optional
+        Rows of the data that step t sees, t = 0 … T−1; `minibatches` draws them. The backward
+        pass at step t uses batch t again. The default is the whole objective.
+    """
+
+    objective: Objective
+
+    def __init__(
+        self,
+        objective: Objective,
+        step_size: Any,
+        initial: Any,
+        *,
+        batches: Sequence[Array] | None = None,
+    ) -> None:
+        super().__init__(initial)
+        if not isinstance(objective, Objective):
+            raise TypeError(f"objective must be an Objective, got {objective!r}")
+        self.objective = objective
+        self.step_size = as_coefficient("step_size", step_size)
+        self.batches = batches
+
+    def at(self, t: int) -> Objective:
+        """Return the objective that step t follows."""
+        if self.batches is None:
+            return self.objective
+        if t >= len(self.batches):
+            raise ValueError(f"batches has {len(self.batches)} entries; step t={t} needs one more")
+        return self.objective.restrict(self.batches[t])
+
+
+class GradientDescent(GradientTransition):
+    """w_{t+1} = w_t − γ_t ∇_w g(w_t, λ).
+
+    With H = ∇²_ww g and M = ∇²_λw g: A α = α − H γα and B α = −M γα − (∂γ/∂λ)ᵀ(∇g ∘ α).
+
+    Parameters
+    ----------
+    objective, step_size, initial, batches
+        See `GradientTransition`.
+
+    Examples
+    --------
+    >>> from tinybilevel.objectives import Quadratic
+    >>> descent = GradientDescent(Quadratic([1.0, 0.5]), step_size=0.1, initial=[2.0, 2.0])
+    >>> lam = np.array([1.0, 1.0])
+    >>> descent.step(0, descent.initial(lam), lam)
+    array([1.9 , 1.95])
+    """
+
+    def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
+        return np.subtract(w, self.step_size(t, lam) * self.at(t).grad(w, lam), out=out)
+
+    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
+        g, gamma = self.at(t), self.step_size(t, lam)
+        hessian, mixed = g.grad_vjp(w, lam, gamma * alpha)
+        B_alpha = -mixed
+        if self.step_size.learned:
+            B_alpha = self.step_size.pull(-g.grad(w, lam) * alpha, B_alpha)
+        return alpha - hessian, B_alpha
+
+    def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
+        g = self.at(t)
+        moved = dw - self.step_size(t, lam) * g.grad_jvp(w, lam, dw, dlam)
+        return (
+            moved - self.step_size.push(dlam) * g.grad(w, lam) if self.step_size.learned else moved
+        )
+
+
+def minibatches(n: int, size: int, T: int, seed: int | np.random.Generator) -> Array:
+    """Draw T minibatches by passing through shuffled data, a new shuffle each epoch.
+
+    Parameters
+    ----------
+    n, size, T : int
+        Number of examples, of examples in a batch and of batches. A rest of an epoch smaller
+        than a batch is left out.
+    seed : int or numpy.random.Generator
+        Source of the shuffles.
+
+    Returns
+    -------
+    ndarray (T, size) of int
+        Row t holds the examples of step t.
+
+    Raises
+    ------
+    ValueError
+        If a batch is empty or larger than the data.
+
+    Examples
+    --------
+    >>> minibatches(4, size=2, T=3, seed=0).shape
+    (3, 2)
+    """
+    n, T = as_count("n", n, minimum=1), as_count("T", T)
+    if as_count("size", size, minimum=1) > n:
+        raise ValueError(f"size must be at most n = {n}, got {size}")
+    rng = np.random.default_rng(seed)
+    per_epoch = n // size
+    epochs = [rng.permutation(n)[: per_epoch * size] for _ in range(-(-T // per_epoch))]
+    return np.concatenate([np.empty(0, dtype=np.intp), *epochs]).reshape(-1, size)[:T]
