@@ -1,0 +1,78 @@
+"""``tinybilevel reproduce``, on a few steps: the runs are shared, finished ones kept."""
+
+import json
+import os
+
+import pytest
+
+from tinybilevel import data
+from tinybilevel.cli import hypercleaning, main, reproduce
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Let "mnist" be the digits."""
+    monkeypatch.setitem(hypercleaning._LOADERS, "mnist", lambda data_dir: data.digits())
+
+
+def command(what, out, *more):
+    return main(
+        ["reproduce", what, "--iterations", "21", "--out", str(out), "--K", "1", "5", *more]
+    )
+
+
+def test_table_and_figure_share_their_runs(small, tmp_path, capsys, monkeypatch):
+    assert command("table2", tmp_path) == 0
+    printed = capsys.readouterr().out
+    for paper in ("87.50", "0.383"):
+        assert paper in printed, "the paper's rows stand under ours"
+    ours = json.loads((tmp_path / "table2.json").read_text())
+    assert set(ours) == {"K1-seed0", "K5-seed0"}
+    assert ours["K5-seed0"]["validation_loss"] < ours["K1-seed0"]["validation_loss"]
+    assert (tmp_path / "table2.txt").read_text() in printed
+
+    monkeypatch.setattr(reproduce, "run", None)  # nothing may be run again
+    assert command("figure5", tmp_path) == 0
+    assert (tmp_path / "figure5.png").stat().st_size > 1000
+    rows = (tmp_path / "figure5.csv").read_text().splitlines()
+    assert rows[0] == "K,iteration,exact_grad_norm"
+    assert [row.split(",")[:2] for row in rows[1:]] == [
+        ["1", "1"],
+        ["1", "21"],
+        ["5", "1"],
+        ["5", "21"],
+    ]
+
+
+def test_seeds_are_averaged(small, tmp_path, capsys):
+    assert command("table2", tmp_path, "--seeds", "0", "1") == 0
+    ours = json.loads((tmp_path / "table2.json").read_text())
+    mean = (ours["K1-seed0"]["validation_loss"] + ours["K1-seed1"]["validation_loss"]) / 2
+    assert f"{mean:.4f} ± " in capsys.readouterr().out
+
+
+def test_runs_of_other_settings_are_refused(small, tmp_path, capsys):
+    assert command("table2", tmp_path) == 0
+    assert command("table2", tmp_path, "--lr", "0.1") == 2
+    assert "'lr': (0.3, 0.1)" in capsys.readouterr().err
+
+
+def test_jobs_must_be_positive(tmp_path, capsys):
+    assert command("table2", tmp_path, "--jobs", "0") == 2
+    assert "jobs must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_two_processes_give_the_same_numbers(tmp_path):
+    if "TINYBILEVEL_DATA" not in os.environ:
+        pytest.skip("needs MNIST in TINYBILEVEL_DATA")
+    for jobs in ("1", "2"):
+        args = ["--jobs", jobs, "--iterations", "2", "--K", "1", "5"]
+        assert main(["reproduce", "table2", "--out", str(tmp_path / jobs), *args]) == 0
+    one, two = (json.loads((tmp_path / jobs / "table2.json").read_text()) for jobs in ("1", "2"))
+    for key in one:
+        assert one[key]["validation_loss"] == two[key]["validation_loss"]
