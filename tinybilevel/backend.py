@@ -56,6 +56,7 @@ def as_float(name: str, x: Any, *, ndim: int | None = None, finite: bool = True)
 
     Examples
     --------
+    >>> from tinybilevel.backend import as_float
     >>> as_float("lam", [1.0, 2.0], ndim=1)
     array([1., 2.])
     """
@@ -99,9 +100,10 @@ def block_size(block: Any) -> int | None:
     """Return how many entries a slice takes; None where that depends on the vector's length."""
     if not isinstance(block, slice):
         raise TypeError(f"block must be a slice, as layout['name'] gives, got {block!r}")
-    if block.stop is None or block.stop < 0 or (block.start or 0) < 0:
+    start, stop, step = block.start or 0, block.stop, block.step or 1
+    if stop is None or min(start, stop, step) < 0:
         return None
-    return len(range(*block.indices(block.stop)))
+    return len(range(start, stop, step))
 
 
 def take_block(lam: Array, block: slice, size: int | None) -> Array:

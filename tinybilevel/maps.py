@@ -84,7 +84,9 @@ class Sigmoid(Elementwise):
 
     Examples
     --------
-    >>> Sigmoid()(np.array([0.0, -1000.0]))
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.Sigmoid()(np.array([0.0, -1000.0]))
     array([0.5, 0. ])
     """
 
@@ -130,7 +132,9 @@ class Affine(HyperMap):
 
     Examples
     --------
-    >>> Affine(2.0, 1.0)(np.array([0.0, 3.0]))
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.Affine(2.0, 1.0)(np.array([0.0, 3.0]))
     array([1., 7.])
     """
 
@@ -199,7 +203,9 @@ class Layout:
 
     Examples
     --------
-    >>> layout = Layout(weights=3, l2=1)
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> layout = tb.Layout(weights=3, l2=1)
     >>> layout.size, layout["l2"]
     (4, slice(3, 4, None))
     >>> lam = layout.pack(weights=np.zeros(3), l2=np.array([-2.0]))
@@ -256,8 +262,10 @@ class Blocks(HyperMap):
 
     Examples
     --------
-    >>> layout = Layout(weights=2, l2=1)
-    >>> phi = Blocks(layout, weights=Sigmoid(), l2=Exp())
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> layout = tb.Layout(weights=2, l2=1)
+    >>> phi = tb.Blocks(layout, weights=tb.Sigmoid(), l2=tb.Exp())
     >>> phi(np.zeros(3))
     array([0.5, 0.5, 1. ])
     """

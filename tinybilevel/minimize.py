@@ -141,8 +141,8 @@ def minimize(
     Examples
     --------
     >>> import tinybilevel as tb
-    >>> result = minimize(
-    ...     tb.problems.toy(), method=tb.KRMD(K=1), optimizer=tb.SGD(0.05), iterations=300
+    >>> result = tb.minimize(
+    ...     tb.problems.toy(), method=tb.KRMD(K=20), optimizer=tb.SGD(0.05), iterations=100
     ... )
     >>> result.lam.round(3)
     array([-0.   , -0.012])

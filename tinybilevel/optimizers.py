@@ -38,7 +38,9 @@ class SGD(Optimizer):
 
     Examples
     --------
-    >>> SGD(0.1).update(4, np.array([1.0]), np.array([2.0]), {})[0]
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.SGD(0.1).update(4, np.array([1.0]), np.array([2.0]), {})[0]
     array([0.9])
     """
 

@@ -37,13 +37,14 @@ class BilevelProblem:
 
     Examples
     --------
+    >>> import numpy as np
     >>> import tinybilevel as tb
     >>> g = tb.Quadratic([1.0, 0.5])
     >>> f = tb.Objective.from_functions(value=lambda w, lam: w @ w, grad=lambda w, lam: 2 * w)
     >>> descent = tb.GradientDescent(g, step_size=0.1, initial=[2.0, 2.0])
     >>> problem = tb.BilevelProblem(descent, upper=f, T=100)
     >>> tb.RMD()(problem, np.array([1.0, 1.0])).value
-    2.011...
+    2.01192...
     """
 
     transition: Transition

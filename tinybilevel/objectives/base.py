@@ -104,7 +104,9 @@ class Objective:
 
         Examples
         --------
-        >>> g = Objective.from_functions(
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> g = tb.Objective.from_functions(
         ...     value=lambda w, lam: 0.5 * ((w - lam) ** 2).sum(),
         ...     grad=lambda w, lam: w - lam,
         ...     grad_vjp=lambda w, lam, v: (v, -v),

@@ -31,10 +31,12 @@ class L2Penalty(Objective):
 
     Examples
     --------
-    >>> ridge = L2Penalty(0.5)
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> ridge = tb.L2Penalty(0.5)
     >>> ridge.grad(np.array([1.0, -2.0]), np.zeros(3))
     array([ 1., -2.])
-    >>> learned = L2Penalty(groups=[0, 1])
+    >>> learned = tb.L2Penalty(groups=[0, 1])
     >>> learned.value(np.array([1.0, -2.0]), np.array([1.0, 10.0]))
     41.0
     """
@@ -98,4 +100,4 @@ class L2Penalty(Objective):
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         along = 2 * self._rho(w, lam) * dw
-        return along if self.strength is not None else along + 2 * self._expand(w, dlam) * w
+        return along if self.strength is not None else along + 2 * self._rho(w, dlam) * w

@@ -32,7 +32,9 @@ class Quadratic(Objective):
 
     Examples
     --------
-    >>> g = Quadratic([1.0, 0.5])
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> g = tb.Quadratic([1.0, 0.5])
     >>> w, lam = np.array([2.0, 2.0]), np.array([1.0, 1.0])
     >>> g.value(w, lam)
     0.75

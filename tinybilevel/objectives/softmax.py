@@ -50,7 +50,9 @@ class SoftmaxRegression(Objective):
 
     Examples
     --------
-    >>> g = SoftmaxRegression(np.eye(2), [0, 1])
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> g = tb.SoftmaxRegression(np.eye(2), [0, 1])
     >>> round(g.value(np.zeros(4), np.ones(2)), 6)  # log 2
     0.693147
     """

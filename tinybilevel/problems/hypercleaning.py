@@ -65,7 +65,7 @@ def hypercleaning(
     >>> import tinybilevel as tb
     >>> data = tb.data.digits().split(seed=0)
     >>> y, corrupted = tb.data.corrupt_labels(data.y_train, 0.5, seed=0)
-    >>> problem = hypercleaning(data.X_train, y, data.X_val, data.y_val)
+    >>> problem = tb.problems.hypercleaning(data.X_train, y, data.X_val, data.y_val)
     >>> result = tb.minimize(problem, method=tb.KRMD(K=5), optimizer=tb.Adam(0.1), iterations=5)
     >>> bool(result.value < tb.RMD()(problem).value)
     True

@@ -54,7 +54,7 @@ def toy(*, biased: bool = False, T: int = 100, step_size: float = 0.1) -> Bileve
     Examples
     --------
     >>> import tinybilevel as tb
-    >>> tb.RMD()(toy()).w.round(4)
+    >>> tb.RMD()(tb.problems.toy()).w.round(4)
     array([1.    , 1.0059])
     """
     lower = Quadratic(np.array([1.0, 0.5]))

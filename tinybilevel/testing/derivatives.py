@@ -161,7 +161,7 @@ def assert_transition_adjoints(
     --------
     >>> import tinybilevel as tb
     >>> problem = tb.problems.toy()
-    >>> errors = assert_transition_adjoints(problem.transition, [2.0, 2.0], [1.0, 1.0])
+    >>> errors = tb.testing.assert_transition_adjoints(problem.transition, [2.0, 2.0], [1.0, 1.0])
     >>> errors["A"] < 1e-12
     True
     """

@@ -121,7 +121,9 @@ class Transition:
 
         Examples
         --------
-        >>> decay = Transition.from_functions(
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> decay = tb.Transition.from_functions(
         ...     step=lambda t, w, lam: lam * w,
         ...     vjp=lambda t, w, lam, alpha: (lam * alpha, w * alpha),
         ...     initial=np.ones(2),

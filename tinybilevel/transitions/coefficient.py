@@ -73,7 +73,9 @@ class Learned(Coefficient):
 
     Examples
     --------
-    >>> c = Learned(slice(0, 2), sizes=[1, 2])
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> c = tb.Learned(slice(0, 2), sizes=[1, 2])
     >>> c(0, np.array([0.1, 0.5]))
     array([0.1, 0.5, 0.5])
     """

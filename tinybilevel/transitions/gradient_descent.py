@@ -69,8 +69,10 @@ class GradientDescent(GradientTransition):
 
     Examples
     --------
-    >>> from tinybilevel.objectives import Quadratic
-    >>> descent = GradientDescent(Quadratic([1.0, 0.5]), step_size=0.1, initial=[2.0, 2.0])
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> g = tb.Quadratic([1.0, 0.5])
+    >>> descent = tb.GradientDescent(g, step_size=0.1, initial=[2.0, 2.0])
     >>> lam = np.array([1.0, 1.0])
     >>> descent.step(0, descent.initial(lam), lam)
     array([1.9 , 1.95])
@@ -118,7 +120,8 @@ def minibatches(n: int, size: int, T: int, seed: int | np.random.Generator) -> A
 
     Examples
     --------
-    >>> minibatches(4, size=2, T=3, seed=0).shape
+    >>> import tinybilevel as tb
+    >>> tb.minibatches(4, size=2, T=3, seed=0).shape
     (3, 2)
     """
     n, T = as_count("n", n, minimum=1), as_count("T", T)
