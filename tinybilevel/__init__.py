@@ -8,17 +8,8 @@ from tinybilevel import data, problems, testing
 from tinybilevel.dynamics import Cost
 from tinybilevel.errors import ConvergenceWarning, DivergenceError
 from tinybilevel.implicit import ImplicitCG, Neumann
-from tinybilevel.maps import (
-    Affine,
-    Blocks,
-    Compose,
-    Exp,
-    HyperMap,
-    Identity,
-    Layout,
-    Sigmoid,
-    Softplus,
-)
+from tinybilevel.layout import Blocks, Layout
+from tinybilevel.maps import Affine, Compose, Exp, HyperMap, Identity, Sigmoid, Softplus
 from tinybilevel.method import Hypergradient, Method, value_and_grad
 from tinybilevel.methods import FMD, KRMD, RMD
 from tinybilevel.minimize import OptimizeResult, Progress, minimize

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinybilevel.data._arguments import as_generator, as_integer
+from tinybilevel.backend import as_count
+from tinybilevel.data._seed import as_generator
 
 __all__ = ["corrupt_labels"]
 
@@ -70,7 +71,7 @@ def corrupt_labels(
         if not y.size:
             raise ValueError("y is empty, so n_classes must be given")
         n_classes = int(y.max()) + 1
-    n_classes = as_integer("n_classes", n_classes, minimum=2)
+    n_classes = as_count("n_classes", n_classes, minimum=2)
     if y.size and not (y.min() >= 0 and y.max() < n_classes):
         raise ValueError(f"labels must lie in 0 … {n_classes - 1}, got {y.min()} … {y.max()}")
     if n_classes - 1 > np.iinfo(y.dtype).max:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tinybilevel.data._arguments import as_generator, as_integer
+from tinybilevel.backend import as_count
+from tinybilevel.data._seed import as_generator
 from tinybilevel.data.idx import DataError
 
 __all__ = ["Dataset", "Split"]
@@ -140,8 +141,8 @@ class Dataset:
         """
         n = len(self.y_train)
         default = min(_DEFAULT_SIZE, n // 2)
-        n_train = default if n_train is None else as_integer("n_train", n_train, minimum=0)
-        n_val = default if n_val is None else as_integer("n_val", n_val, minimum=0)
+        n_train = default if n_train is None else as_count("n_train", n_train, minimum=0)
+        n_val = default if n_val is None else as_count("n_val", n_val, minimum=0)
         if n_train + n_val > n:
             raise ValueError(
                 f"n_train + n_val must be at most the {n} training examples of {self.name}, "

@@ -18,17 +18,17 @@ class Objective:
     A lower-level objective writes `value`, `grad`, `grad_vjp` and `grad_jvp`; an upper-level one
     `value`, `grad` and, where it depends on λ directly, `grad_lam`.
 
-    Conventions
-    -----------
-    ======================  ==================  ============================================
-    ``w``                   (M,)                lower-level variable
-    ``lam``                 (N,)                hyperparameters as the objective sees them, Φ(λ)
-    ``value(w, lam)``       float               g
-    ``grad(w, lam)``        (M,)                ∇_w g
-    ``grad_lam(w, lam)``    (N,)                ∇_λ g
-    ``grad_vjp(w,lam,v)``   ((M,), (N,))        ∇²_ww g · v and ∇²_λw g · v
-    ``grad_jvp(w,lam,dw,dlam)``  (M,)           ∇²_ww g · dw + ∇²_wλ g · dλ
-    ======================  ==================  ============================================
+    Conventions:
+
+    ================================  ============  ========================================
+    ``w``                             (M,)          lower-level variable
+    ``lam``                           (N,)          hyperparameters as the objective sees them
+    ``value(w, lam)``                 float         g
+    ``grad(w, lam)``                  (M,)          ∇_w g
+    ``grad_lam(w, lam)``              (N,)          ∇_λ g
+    ``grad_vjp(w, lam, v)``           ((M,), (N,))  ∇²_ww g · v and ∇²_λw g · v
+    ``grad_jvp(w, lam, dw, dlam)``    (M,)          ∇²_ww g · dw + ∇²_wλ g · dλ
+    ================================  ============  ========================================
 
     Objectives add and scale: ``loss + 0.1 * penalty``. ``g.on(block)`` lets g see one block of λ.
     """

@@ -17,8 +17,8 @@ class SoftmaxRegression(Objective):
 
     The loss of the paper's Section 4.2.1; W is (C, d) and w = W.ravel().
 
-    Conventions
-    -----------
+    Conventions:
+
     ==============  ========  ===================================================
     ``X``           (n, d)    one example per row
     ``P``           (C, n)    softmax of the scores W Xᵀ, classes first

@@ -25,7 +25,7 @@ def direction(rng: np.random.Generator, like: Array) -> Array:
 
 
 def dot_error(Jx: Array, y: Array, x: Array, JTy: Array) -> float:
-    """Return |⟨Jx, y⟩ − ⟨x, Jᵀy⟩| relative to the norms of the four vectors.
+    """Return how far ⟨Jx, y⟩ and ⟨x, Jᵀy⟩ are apart, relative to the norms of the four vectors.
 
     Parameters
     ----------

@@ -24,12 +24,14 @@ class AdamTransition(GradientTransition):
 
     Parameters
     ----------
-    objective, step_size, initial, batches
+    objective, step_size, initial
         See `GradientTransition`; `initial` is w_0, both moments start at 0.
     beta1, beta2 : float
         Decay of the moments, in [0, 1).
     eps : float
         ε, greater than 0.
+    batches : sequence of ndarray of int, optional
+        See `GradientTransition`.
     """
 
     n_buffers = 2

@@ -24,8 +24,8 @@ __all__ = ["FunctionTransition", "Initial", "Transition"]
 class Transition:
     """The dynamics w_{t+1} = Ξ_{t+1}(w_t, λ), eq. (4), with hand-written products.
 
-    Conventions
-    -----------
+    Conventions:
+
     Jacobians are the paper's: A_{t+1} = ∇_w Ξ_{t+1} is M × M and B_{t+1} = ∇_λ Ξ_{t+1} is N × M, so
     a product with a vector α of the state's space is a vector-Jacobian product.
 

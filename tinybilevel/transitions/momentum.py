@@ -22,10 +22,12 @@ class HeavyBall(GradientTransition):
 
     Parameters
     ----------
-    objective, step_size, initial, batches
+    objective, step_size, initial
         See `GradientTransition`; `initial` is w_0, the velocity starts at 0.
     momentum : float, sequence of float, callable, slice or Learned
         μ; at least 0.
+    batches : sequence of ndarray of int, optional
+        See `GradientTransition`.
     """
 
     n_buffers = 1

@@ -14,18 +14,20 @@ __all__ = ["ProximalGradient"]
 
 
 class ProximalGradient(GradientTransition):
-    """w_{t+1} = soft(w_t − γ∇g(w_t, λ), γτ), soft(z, κ) = sign(z) max(|z| − κ, 0), for g + τ‖w‖₁.
+    """w_{t+1} = soft(w_t − γ∇g(w_t, λ), γτ), soft(z, κ) = sign(z) max(abs(z) − κ, 0).
 
-    With D = diag(|z| > κ) and c = D α: A α = c − H γc, and
+    It minimises g + τ‖w‖₁. With D = diag(abs(z) > κ) and c = D α: A α = c − H γc, and
     B α = −M γc − (∂γ/∂λ)ᵀ((∇g + τ sign z) ∘ c) − (∂τ/∂λ)ᵀ(γ sign z ∘ c). The threshold has no
-    derivative at |z| = κ > 0; 0 is taken there.
+    derivative at abs(z) = κ > 0; 0 is taken there.
 
     Parameters
     ----------
-    objective, step_size, initial, batches
+    objective, step_size, initial
         See `GradientTransition`.
     l1 : float, sequence of float, callable, slice or Learned
         τ, the strength of the L1 penalty; at least 0.
+    batches : sequence of ndarray of int, optional
+        See `GradientTransition`.
     """
 
     stationary_at_minimum = False  # of g; it minimises g + τ‖w‖₁
