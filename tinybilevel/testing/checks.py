@@ -19,9 +19,11 @@ def require(ok: bool, message: str) -> None:
 
 
 def direction(rng: np.random.Generator, like: Array) -> Array:
-    """Draw a dense random direction of the same shape, scaled to the size of `like`'s entries."""
+    """Draw a dense random direction, read-only, scaled to the size of `like`'s entries."""
     scale = max(1.0, float(np.sqrt(np.mean(like**2)))) if like.size else 1.0
-    return np.asarray(scale * rng.standard_normal(like.shape))
+    d = np.asarray(scale * rng.standard_normal(like.shape))
+    d.flags.writeable = False  # a method that writes into it fails
+    return d
 
 
 def dot_error(Jx: Array, y: Array, x: Array, JTy: Array) -> float:

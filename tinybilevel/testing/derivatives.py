@@ -243,10 +243,12 @@ def assert_map_adjoints(
 
 
 def _point(w: Any, lam: Any) -> tuple[Array, Array]:
-    return tuple(
-        as_float(name, np.asarray(x, dtype=np.float64), ndim=1)
+    w, lam = (
+        as_float(name, np.array(x, dtype=np.float64), ndim=1)
         for name, x in (("w", w), ("lam", lam))
-    )  # type: ignore[return-value]
+    )
+    w.flags.writeable = lam.flags.writeable = False
+    return w, lam
 
 
 def _require_errors(name: str, errors: dict[str, float], tol: float) -> None:

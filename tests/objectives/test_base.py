@@ -1,0 +1,147 @@
+"""Sums, scaling, blocks of lam, and objectives from plain functions."""
+
+import cases
+import numpy as np
+import pytest
+
+import tinybilevel as tb
+
+W, V, LAM = np.array([1.0, 2.0]), np.array([0.5, -1.0]), np.array([0.3, 0.1, -0.2])
+G = np.array([[2.0, 1.0], [1.0, 3.0]])
+
+
+def broken(**functions):
+    """Return ½wᵀGw from functions, some of them replaced."""
+    right = dict(
+        value=lambda w, lam: 0.5 * w @ G @ w,
+        grad=lambda w, lam: G @ w,
+        grad_vjp=lambda w, lam, v: (G @ v, np.zeros(3)),
+        grad_jvp=lambda w, lam, dw, dlam: G @ dw,
+    )
+    return tb.Objective.from_functions(**(right | functions))
+
+
+CALLS = {
+    "value": lambda g: g.value(W, LAM),
+    "grad": lambda g: g.grad(W, LAM),
+    "grad_lam": lambda g: g.grad_lam(W, LAM),
+    "grad_vjp": lambda g: g.grad_vjp(W, LAM, V),
+    "grad_jvp": lambda g: g.grad_jvp(W, LAM, V, LAM),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "returned", "error", "message"),
+    [
+        ("value", np.ones(1), ValueError, r"value must have shape \(\), got \(1,\)"),
+        ("value", 1j, TypeError, "complex"),
+        ("grad", np.ones(3), ValueError, r"grad must have shape \(2,\), got \(3,\)"),
+        ("grad", np.ones((2, 1)), ValueError, r"grad must have shape \(2,\), got \(2, 1\)"),
+        ("grad", 1.0, ValueError, r"grad must have shape \(2,\), got \(\)"),
+        ("grad_lam", np.ones(1), ValueError, r"grad_lam must have shape \(3,\), got \(1,\)"),
+        ("grad_vjp", (LAM, LAM), ValueError, r"grad_vjp\[0\] must have shape \(2,\), got \(3,\)"),
+        ("grad_vjp", (W, 0.0), ValueError, r"grad_vjp\[1\] must have shape \(3,\), got \(\)"),
+        ("grad_vjp", W, TypeError, "grad_vjp must return a pair of arrays, got ndarray"),
+        ("grad_vjp", (W, LAM, W), TypeError, "grad_vjp must return a pair of arrays, got tuple"),
+        ("grad_jvp", LAM, ValueError, r"grad_jvp must have shape \(2,\), got \(3,\)"),
+    ],
+)
+def test_a_function_that_returns_the_wrong_thing_is_named(name, returned, error, message):
+    with pytest.raises(error, match=message):
+        CALLS[name](broken(**{name: lambda *_: returned}))
+
+
+@pytest.mark.parametrize("name", ["grad_vjp", "grad_jvp"])
+def test_a_function_that_is_missing_is_named(name):
+    with pytest.raises(TypeError, match=f"FunctionObjective has no {name}"):
+        CALLS[name](broken(**{name: None}))
+
+
+@pytest.mark.parametrize("name", ["value", "grad"])
+def test_value_and_grad_are_needed(name):
+    with pytest.raises(TypeError, match=f"{name} must be a function, got None"):
+        broken(**{name: None})
+    with pytest.raises(TypeError, match=f"{name} must be a function, got 3"):
+        broken(**{name: 3})
+
+
+def test_functions_may_return_lists_and_leave_out_grad_lam():
+    g = broken(grad=lambda w, lam: [1.0, 2.0])
+    assert isinstance(g.grad(W, LAM), np.ndarray)
+    np.testing.assert_array_equal(g.grad_lam(W, LAM), np.zeros(3))
+    tb.testing.assert_objective_derivatives(broken(), W, LAM)
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_a_subclass_that_does_not_define_a_method_says_so(name):
+    if name == "grad_lam":
+        np.testing.assert_array_equal(CALLS[name](tb.Objective()), np.zeros(3))
+        return
+    with pytest.raises(TypeError, match=f"Objective has no {name}"):
+        CALLS[name](tb.Objective())
+
+
+def test_sum_and_scale_act_on_every_method():
+    a, b = broken(), cases.cosine().on(slice(1, 3))
+    total = 2 * (a + 0.5 * b) + np.float64(3) * a
+    for name, call in CALLS.items():
+        for left, right_a, right_b in zip(
+            *(r if isinstance(r, tuple) else (r,) for r in map(call, (total, a, b))), strict=True
+        ):
+            np.testing.assert_allclose(left, 5 * right_a + right_b, rtol=1e-14, err_msg=name)
+    assert [c for c, _ in total.terms] == [2, 1, 3]  # flat
+
+
+def test_a_sum_knows_its_dtype_and_sizes():
+    f32 = cases.softmax(dtype=np.float32)
+    assert (f32 + tb.L2Penalty(0.1)).dtype == np.float32
+    assert (f32 + cases.softmax()).dtype == np.float64
+    assert (tb.L2Penalty(0.1) + tb.L2Penalty(0.2)).dtype is None
+    assert (f32 + tb.L2Penalty(0.1)).n_lam == 5
+    with pytest.raises(ValueError, match=r"different sizes of lam: \[1, 5\]"):
+        f32 + tb.L2Penalty()
+
+
+@pytest.mark.parametrize("other", [1, None, np.ones(2)])
+def test_only_objectives_add(other):
+    with pytest.raises(TypeError):
+        tb.L2Penalty(0.1) + other
+
+
+@pytest.mark.parametrize("factor", ["a", None, 1j, np.ones(2)])
+def test_only_numbers_scale(factor):
+    with pytest.raises((TypeError, ValueError)):
+        factor * tb.L2Penalty(0.1)
+
+
+@pytest.mark.parametrize(
+    "block", [slice(1, 3), slice(1, None), slice(-2, None), slice(-2, 3), slice(2, 0, -1)]
+)
+def test_on_a_block_sees_and_returns_only_that_block(block):
+    g, part = tb.Quadratic(G), LAM[block]
+    on = g.on(block)
+    assert on.value(W, LAM) == g.value(W, part)
+    expected = np.zeros(3)
+    expected[block] = g.grad_vjp(W, part, V)[1]
+    np.testing.assert_array_equal(on.grad_vjp(W, LAM, V)[1], expected)
+    tb.testing.assert_objective_derivatives(on, W, LAM)
+
+
+@pytest.mark.parametrize("block", [slice(0, 1), slice(0, 3), slice(0, 4, 4), slice(2, 2)])
+def test_a_block_of_the_wrong_size_is_refused_when_built(block):
+    with pytest.raises(ValueError, match="the objective sees 2 entries of lam, slice"):
+        tb.Quadratic(G).on(block)
+
+
+@pytest.mark.parametrize("block", [slice(None), slice(2, None), slice(-1, None), slice(5, 7)])
+def test_a_block_that_does_not_fit_lam_is_refused(block):
+    for call in CALLS.values():
+        with pytest.raises(ValueError, match=r"of lam must have 2 entries, got \d of 3"):
+            call(tb.Quadratic(G).on(block))
+    with pytest.raises(ValueError, match="of lam must have 2 entries, got 0 of 3"):
+        broken().on(slice(5, 7)).value(W, LAM)
+
+
+def test_a_block_must_be_a_slice():
+    with pytest.raises(TypeError, match=r"block must be a slice, .* got 1"):
+        tb.Quadratic(G).on(1)

@@ -1,0 +1,141 @@
+import cases
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinybilevel as tb
+
+sizes = st.integers(1, 8)
+
+
+def dense(X, y, C, w, theta):
+    """Return value, gradient and dense Hessian of Σ θ_i ℓ_i, and each ∇ℓ_i, example by example."""
+    d, value = X.shape[1], 0.0
+    grads, H = np.zeros((len(X), C * d)), np.zeros((C * d, C * d))
+    for i, (x, k) in enumerate(zip(X, y, strict=True)):
+        scores = w.reshape(C, d) @ x
+        p = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+        value -= theta[i] * np.log(p[k])
+        grads[i] = np.kron(p - np.eye(C)[k], x)
+        H += theta[i] * np.kron(np.diag(p) - np.outer(p, p), np.outer(x, x))
+    return value, grads, H
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(n=sizes, d=sizes, C=sizes, weighted=st.booleans(), data=st.data(), seed=st.integers(0, 99))
+def test_against_explicit_hessians_on_any_batch(n, d, C, weighted, data, seed):
+    rng = np.random.default_rng(seed)
+    X, y, w, v = cases.normal(seed, n, d), rng.integers(C, size=n), *cases.normal(1, 2, C * d)
+    lam, dlam = cases.normal(2, 2, n)
+    index = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=8)))
+    g = tb.SoftmaxRegression(X, y, C, weighted=weighted).restrict(index)
+    counts = np.bincount(index, minlength=n) / len(
+        index
+    )  # n/len(index) · 1/n each time it is drawn
+    theta = counts * (lam if weighted else 1)
+    value, grads, H = dense(X, y, C, w, theta)
+    mixed = counts * (grads @ v) if weighted else np.zeros(n)
+    close = dict(rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(g.value(w, lam), value, **close)
+    np.testing.assert_allclose(g.grad(w, lam), theta @ grads, **close)
+    np.testing.assert_allclose(g.grad_vjp(w, lam, v)[0], H @ v, **close)
+    np.testing.assert_allclose(g.grad_vjp(w, lam, v)[1], mixed, **close)
+    change = H @ v + ((counts * dlam) @ grads if weighted else 0)
+    np.testing.assert_allclose(g.grad_jvp(w, lam, v, dlam), change, **close)
+    tb.testing.assert_objective_derivatives(g, w, lam, seed=seed)
+
+
+def test_disjoint_batches_average_to_the_whole():
+    for g in (cases.softmax(n=6), cases.softmax(n=6, weighted=False), cases.softmax(6, scale=3.0)):
+        w, lam, v = cases.normal(1, 6), cases.normal(2, 6), cases.normal(3, 6)
+        parts = [g.restrict(index) for index in ([4, 0], [5, 2], [1, 3])]
+        for method, arguments in (
+            ("value", (w, lam)),
+            ("grad", (w, lam)),
+            ("grad_lam", (w, lam)),
+            ("grad_jvp", (w, lam, v, lam)),
+        ):
+            mean = np.mean([getattr(part, method)(*arguments) for part in parts], axis=0)
+            np.testing.assert_allclose(mean, getattr(g, method)(*arguments), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_a_batch_of_a_batch_and_of_a_block(weighted):
+    w, lam = cases.normal(1, 6), cases.normal(2, 7)
+    g, inner, outer = cases.softmax(weighted=weighted), np.array([4, 3, 0, 3]), np.array([1, 1, 2])
+    direct = cases.objective_calls(g.restrict(inner[outer]), w, lam[1:6])
+    cases.assert_same(cases.objective_calls(g.restrict(inner).restrict(outer), w, lam[1:6]), direct)
+    on_block = cases.objective_calls(g.on(slice(1, 6)).restrict(inner[outer]), w, lam)
+    assert on_block["value"] == direct["value"]
+    np.testing.assert_array_equal(on_block["grad"], direct["grad"])
+    np.testing.assert_array_equal(on_block["grad_vjp"][1][1:6], direct["grad_vjp"][1])
+
+
+def test_huge_scores_do_not_overflow():
+    g = tb.SoftmaxRegression(np.eye(2), [0, 1], weighted=False)
+    w, lam = np.array([1e4, -1e4, -1e4, 1e4]), np.zeros(1)
+    assert g.value(w, lam) == 0
+    np.testing.assert_allclose(g.value(-w, lam), 2e4)
+    np.testing.assert_array_equal(g.grad(-w, lam), [-0.5, 0.5, 0.5, -0.5])
+    for part in (*g.grad_vjp(w, lam, w), g.grad_jvp(-w, lam, w, lam), g.grad_lam(w, lam)):
+        assert np.isfinite(part).all()
+
+
+def test_predict_and_losses():
+    g, w, lam = cases.objectives()["softmax"]
+    scores = g.X @ w.reshape(3, 2).T
+    np.testing.assert_array_equal(g.predict(w, g.X), scores.argmax(axis=1))
+    np.testing.assert_allclose(g.losses(w) @ lam / 5, g.value(w, lam), rtol=1e-13)
+    assert g.losses(w).shape == (5,)
+    assert g.size == 6
+
+
+def test_an_example_not_in_the_batch_has_no_derivative():
+    g, w, lam = cases.objectives()["softmax-batch"]
+    assert set(np.flatnonzero(g.grad_vjp(w, lam, w)[1])) == {0, 3}
+    assert set(np.flatnonzero(g.grad_lam(w, lam))) == {0, 3}
+
+
+X = np.ones((3, 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((X.astype(int), [0, 1, 2]), TypeError, "X must be float32 or float64, got dtype int64"),
+        ((X.astype(np.float16), [0, 1, 2]), TypeError, "X must be .* float16"),
+        ((X[0], [0, 1]), ValueError, r"X must have 2 dimension.*got shape \(2,\)"),
+        ((X[:0], []), ValueError, "X must have at least one row and one column"),
+        ((X[:, :0], [0, 1, 2]), ValueError, "X must have at least one row and one column"),
+        ((X * np.inf, [0, 1, 2]), ValueError, "X must be finite, got 6 NaN or inf"),
+        ((X, [0, 1]), ValueError, r"y must be 3 integers, got shape \(2,\)"),
+        ((X, [[0], [1], [2]]), ValueError, r"y must be 3 integers, got shape \(3, 1\)"),
+        ((X, [0.0, 1.0, 2.0]), ValueError, "y must be 3 integers, .* of float64"),
+        ((X, [True, False, True]), ValueError, "y must be 3 integers, .* of bool"),
+        ((X, [0, 1, -1]), ValueError, "y must lie in 0 … 1, got -1 … 1"),
+        ((X, [0, 1, 2], 2), ValueError, "y must lie in 0 … 1, got 0 … 2"),
+        ((X, [0, 0, 0], 0), ValueError, "n_classes must be at least 1, got 0"),
+        ((X, [0, 0, 0], 2.0), TypeError, "n_classes must be an integer, got 2.0"),
+    ],
+)
+def test_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        tb.SoftmaxRegression(*arguments)
+
+
+def test_wrong_sizes_do_not_broadcast():
+    g, w, lam = cases.objectives()["softmax"]
+    for method in (g.value, g.grad, lambda w, lam: g.grad_vjp(w, lam, w)):
+        with pytest.raises(ValueError, match=r"lam must hold 5 example weights, got shape \(1,\)"):
+            method(w, np.ones(1))
+        with pytest.raises(ValueError, match=r"w must have shape \(6,\) = 3 classes × 2 features"):
+            method(np.ones(1), lam)
+    with pytest.raises(ValueError, match=r"lam must hold 5 example weights, got shape \(1,\)"):
+        g.grad_jvp(w, lam, w, np.ones(1))
+
+
+@pytest.mark.parametrize("index", [[], [[0]], [0.0], [True, False], 1])
+def test_batch_must_be_a_vector_of_integers(index):
+    with pytest.raises(ValueError, match="index must be a nonempty vector of integers, got"):
+        cases.softmax().restrict(index)

@@ -1,0 +1,92 @@
+"""Where a transition starts, and transitions from plain functions."""
+
+import cases
+import numpy as np
+import pytest
+
+import tinybilevel as tb
+
+G = tb.Quadratic([1.0, 0.5])
+LAM, W = np.array([0.5, 0.1]), np.array([1.0, -2.0])
+
+
+def test_the_jvp_of_a_pair_is_formed_from_its_vjp():
+    lam, dlam = cases.hyperparameters(), cases.normal(1, cases.LAYOUT.size)
+    pair, triple = (
+        tb.HeavyBall(cases.lower(), 0.1, cases.STARTS[name]) for name in ("pair", "triple")
+    )
+    np.testing.assert_allclose(
+        pair.initial_jvp(lam, dlam), triple.initial_jvp(lam, dlam), rtol=1e-14
+    )
+
+
+def test_the_caller_may_change_the_array_afterwards():
+    w = W.copy()
+    descent = tb.GradientDescent(G, 0.1, w)
+    w[:] = np.nan
+    np.testing.assert_array_equal(descent.initial(LAM), W)
+
+
+@pytest.mark.parametrize(
+    ("initial", "error", "message"),
+    [
+        ([1, 2], TypeError, "initial must be float32 or float64, got dtype int64"),
+        (W.astype(np.float16), TypeError, "initial must be .* float16"),
+        (W + 1j, TypeError, "initial must be .* complex128"),
+        (None, TypeError, "initial must be"),
+        ([W], ValueError, r"initial must have 1 dimension.* got shape \(1, 2\)"),
+        (1.0, ValueError, r"initial must have 1 dimension.* got shape \(\)"),
+        ([np.nan, 0.0], ValueError, "initial must be finite, got 1 NaN or inf"),
+        ((), ValueError, r"initial must be \(Ξ_0, vjp\)"),
+        ((np.sin,), ValueError, r"initial must be \(Ξ_0, vjp\)"),
+        ((np.sin,) * 4, ValueError, r"initial must be \(Ξ_0, vjp\)"),
+        (np.sin, TypeError, r"initial must come with its products: \(Ξ_0, vjp\)"),
+    ],
+)
+def test_initial_refused(initial, error, message):
+    with pytest.raises(error, match=message):
+        tb.GradientDescent(G, 0.1, initial)
+
+
+def test_what_the_functions_of_initial_return_is_checked():
+    descent = tb.GradientDescent(G, 0.1, (lambda lam: np.ones((2, 1)), lambda lam, a: np.ones(3)))
+    with pytest.raises(ValueError, match="initial must have 1 dimension"):
+        descent.initial(LAM)
+    with pytest.raises(ValueError, match=r"the vjp of initial must have shape \(2,\), got \(3,\)"):
+        descent.initial_vjp(LAM, W)
+
+
+def test_a_block_beyond_lam_is_refused():
+    with pytest.raises(ValueError, match="of lam must have 3 entries, got 1 of 2"):
+        tb.GradientDescent(G, 0.1, slice(1, 4)).initial(LAM)
+
+
+@pytest.mark.parametrize(
+    ("name", "returned", "error", "message"),
+    [
+        ("step", np.ones(1), ValueError, r"step must have shape \(2,\), got \(1,\)"),
+        ("vjp", W, TypeError, "vjp must return a pair of arrays, got ndarray"),
+        ("vjp", (W, 0.0), ValueError, r"vjp\[1\] must have shape \(2,\), got \(\)"),
+        ("vjp", (np.ones(3), W), ValueError, r"vjp\[0\] must have shape \(2,\), got \(3,\)"),
+        ("jvp", np.ones((1, 2)), ValueError, r"jvp must have shape \(2,\), got \(1, 2\)"),
+    ],
+)
+def test_a_function_that_returns_the_wrong_thing_is_named(name, returned, error, message):
+    functions = dict(step=cases.decay, vjp=cases.decay_vjp, jvp=cases.decay_jvp, initial=W)
+    broken = tb.Transition.from_functions(**(functions | {name: lambda *_: returned}))
+    arguments = {"step": (W, LAM), "vjp": (W, LAM, W), "jvp": (W, LAM, W, LAM)}[name]
+    with pytest.raises(error, match=message):
+        getattr(broken, name)(0, *arguments)
+
+
+@pytest.mark.parametrize("name", ["step", "vjp"])
+def test_step_and_vjp_are_needed(name):
+    functions = dict(step=cases.decay, vjp=cases.decay_vjp, initial=W)
+    with pytest.raises(TypeError, match=f"{name} must be a function, got None"):
+        tb.Transition.from_functions(**(functions | {name: None}))
+
+
+def test_a_missing_jvp_is_named():
+    transition = tb.Transition.from_functions(cases.decay, cases.decay_vjp, initial=W)
+    with pytest.raises(TypeError, match="FunctionTransition must define jvp, which forward mode"):
+        transition.jvp(0, W, LAM, W, LAM)

@@ -1,0 +1,116 @@
+import cases
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinybilevel as tb
+
+G = tb.Quadratic([1.0, 0.5, 2.0])
+W, LAM = np.array([1.0, -2.0, 0.5]), np.array([0.5, 0.1, -1.0])
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4), seed=st.integers(0, 99))
+def test_one_learned_step_size_per_block(sizes, seed):
+    M, n = sum(sizes), len(sizes)
+    layout = tb.Layout(center=M, steps=n)
+    descent = tb.GradientDescent(
+        tb.Quadratic(cases.normal(seed, M, M)).on(layout["center"]),
+        tb.Learned(layout["steps"], sizes=sizes),
+        initial=layout["center"],
+    )
+    w, lam = cases.normal(seed + 1, M), cases.normal(seed + 2, M + n)
+    gamma = np.concatenate([[c] * size for c, size in zip(lam[M:], sizes, strict=True)])
+    expected = w - gamma * descent.objective.grad(w, lam)
+    np.testing.assert_allclose(descent.step(0, w, lam), expected, rtol=1e-14)
+    tb.testing.assert_transition_adjoints(descent, w, lam, seed=seed)
+
+
+@pytest.mark.parametrize("gamma", [[0.3, 0.2, 0.1], (0.3, 0.2, 0.1), np.array([0.3, 0.2, 0.1])])
+def test_a_schedule_is_read_step_by_step(gamma):
+    descent = tb.GradientDescent(G, gamma, W)
+    for t, c in enumerate([0.3, 0.2, 0.1]):
+        expected = W - c * G.grad(W, LAM)
+        np.testing.assert_array_equal(descent.step(t, W, LAM), expected)
+    with pytest.raises(ValueError, match="step_size has 3 entries; step t=3 needs one more"):
+        descent.step(3, W, LAM)
+
+
+@pytest.mark.parametrize("t", range(4))
+def test_batch_t_is_used_at_step_t_by_all_three(t):
+    loss, w, lam = cases.objectives()["softmax"]
+    descent = tb.GradientDescent(loss, 0.3, w, batches=cases.BATCHES)
+    alone = tb.GradientDescent(loss.restrict(cases.BATCHES[t]), 0.3, w)
+    batched = cases.transition_calls(descent, w, lam, t=t)
+    cases.assert_same(batched, cases.transition_calls(alone, w, lam, t=t))
+
+
+def test_too_few_batches():
+    descent = tb.GradientDescent(cases.softmax(), 0.3, np.zeros(6), batches=[[0], [1]])
+    for call in (descent.step, lambda t, w, lam: descent.vjp(t, w, lam, w)):
+        with pytest.raises(ValueError, match="batches has 2 entries; step t=2 needs one more"):
+            call(2, np.zeros(6), np.zeros(5))
+
+
+@pytest.mark.parametrize(
+    ("step_size", "error", "message"),
+    [
+        (-0.1, ValueError, "step_size must be finite and at least 0, got -0.1"),
+        (np.nan, ValueError, "step_size must be finite and at least 0, got nan"),
+        (np.inf, ValueError, "step_size must be finite and at least 0, got inf"),
+        ([0.1, -0.2], ValueError, "step_size must be finite and at least 0, got -0.2"),
+        (True, TypeError, "step_size must be a number, a sequence, .* got True"),
+        (None, TypeError, "step_size must be a number, a sequence, .* got None"),
+        ("0.1", TypeError, "step_size must be a number, a sequence, .* got '0.1'"),
+        (1j, TypeError, "step_size must be a number, a sequence, .* got 1j"),
+        (np.ones((2, 2)), TypeError, "step_size must be a number, a sequence"),
+    ],
+)
+def test_bad_step_sizes(step_size, error, message):
+    with pytest.raises(error, match=message):
+        tb.GradientDescent(G, step_size, W)
+
+
+@pytest.mark.parametrize("c", [-1.0, np.nan, np.inf])
+def test_a_callable_is_held_to_the_same_rule(c):
+    descent = tb.GradientDescent(G, lambda t: c if t else 0.1, W)
+    descent.step(0, W, LAM)
+    with pytest.raises(ValueError, match=f"step_size must be finite and at least 0, got {c}"):
+        descent.step(1, W, LAM)
+
+
+def test_objective_must_be_one():
+    with pytest.raises(TypeError, match="objective must be an Objective, got 3"):
+        tb.GradientDescent(3, 0.1, W)
+
+
+@pytest.mark.parametrize("n", [1, 5, 7])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_minibatches_pass_through_the_data(n, size):
+    if size > n:
+        with pytest.raises(ValueError, match=f"size must be at most n = {n}, got {size}"):
+            tb.minibatches(n, size, 3, seed=0)
+        return
+    per_epoch = n // size
+    rows = tb.minibatches(n, size, 3 * per_epoch + 1, seed=0)
+    assert rows.shape == (3 * per_epoch + 1, size)
+    for epoch in range(3):
+        seen = rows[epoch * per_epoch : (epoch + 1) * per_epoch].ravel()
+        assert len(set(seen)) == per_epoch * size
+        assert set(seen) <= set(range(n))
+
+
+def test_minibatches_come_from_the_seed_alone():
+    rows = tb.minibatches(50, 5, 20, seed=3)
+    np.testing.assert_array_equal(rows, tb.minibatches(50, 5, 20, seed=3))
+    np.testing.assert_array_equal(rows, tb.minibatches(50, 5, 20, np.random.default_rng(3)))
+    assert (rows != tb.minibatches(50, 5, 20, seed=4)).any()
+    assert (rows[:10] != rows[10:]).any()  # a new shuffle each epoch
+    assert tb.minibatches(50, 5, 0, seed=3).shape == (0, 5)
+
+
+@pytest.mark.parametrize("arguments", [(0, 1, 1), (5, 0, 1), (5, 1, -1)])
+def test_minibatches_refuse_what_is_empty(arguments):
+    with pytest.raises(ValueError, match="must be at least"):
+        tb.minibatches(*arguments, seed=0)
