@@ -52,7 +52,8 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
         If the file is not a whole ``.npz`` file of plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves the file open when the archive in it is damaged; this does not.
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (BadZipFile, EOFError, KeyError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a checkpoint: {error}") from error

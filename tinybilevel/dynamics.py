@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, promote
+from tinybilevel.backend import Array, check_shape, promote
 from tinybilevel.errors import DivergenceError
 from tinybilevel.problem import BilevelProblem
 
@@ -38,16 +38,20 @@ class Dynamics:
 
     def __init__(self, problem: BilevelProblem, lam: Array) -> None:
         self.problem, self.lam, self.T = problem, lam, problem.T
-        self.theta = problem.hyper_map(lam)
         self.transition = problem.transition
-        w0 = self.transition.initial(self.theta)
-        self.dtype = promote(w0, self.theta, self.transition.dtype)
+        theta = problem.hyper_map(lam)
+        w0 = self.transition.initial(theta)
+        self.dtype = promote(w0, theta, self.transition.dtype)
+        self.theta = theta.astype(self.dtype, copy=False)
         self.w0 = w0.astype(self.dtype, copy=False)
         self.transitions = self.products = self.bytes = 0
 
     def step(self, t: int, w: Array, out: Array) -> Array:
         self.transitions += 1
-        return self.transition.step(t, w, self.theta, out=out)
+        result = self.transition.step(t, w, self.theta, out=out)
+        if result is not out:  # a transition of the user's own may not write into `out`
+            out[...] = result
+        return out
 
     def advance(self, w: Array, start: int, stop: int, work: Array) -> Array:
         """Return w_stop from w = w_start, by turns in the two rows of `work`."""
@@ -74,8 +78,9 @@ class Dynamics:
     def upper(self, w: Array) -> tuple[float, Array, Array]:
         """Return f, α_T = ∇_w f over the whole state, and h_T = ∇_θ f, at the readout of w_T."""
         x, f = self.transition.readout(w), self.problem.upper
-        alpha = self.transition.readout_vjp(f.grad(x, self.theta))
-        return float(f.value(x, self.theta)), alpha, f.grad_lam(x, self.theta)
+        grad = check_shape("grad of upper", f.grad(x, self.theta), x.shape)
+        h = check_shape("grad_lam of upper", f.grad_lam(x, self.theta), self.theta.shape)
+        return float(f.value(x, self.theta)), self.transition.readout_vjp(grad), h
 
     def empty(self, count: int) -> Array:
         """Allocate `count` rows of a state's size, and count their bytes."""
@@ -91,40 +96,49 @@ class Dynamics:
         if all(bool(np.isfinite(x).all()) for x in (w, *results)):
             return
         t, norm = self._first_divergence()
-        where = "the upper level" if t is None else f"the state w_{t + 1} after step t={t}"
-        error = DivergenceError(
-            f"{where} is not finite (norm of the last finite state: {norm:.3g}); {self._cause(t)}",
-            t=t,
-            norm=norm,
-        )
+        if t is None:
+            message = (
+                f"all states are finite (‖w_T‖ = {norm:.3g}), the upper level or a product is not"
+            )
+        else:
+            message = (
+                f"the state w_{t + 1} after step t={t} is not finite (norm of the last finite "
+                f"state: {norm:.3g}); {self._cause(t)}"
+            )
+        error = DivergenceError(message, t=t, norm=norm)
         error.lam = self.lam.copy()
         raise error
 
     def _first_divergence(self) -> tuple[int | None, float]:
         # Only a run that failed is paid for twice; the inner loop stays free of checks.
-        w, norm = self.w0, float(np.linalg.norm(self.w0))
+        w, norm = self.w0, _norm(self.w0)
         for t in range(self.T):
             w = self.transition.step(t, w, self.theta)
             if not np.isfinite(w).all():
                 return t, norm
-            norm = float(np.linalg.norm(w.astype(np.float64)))
+            norm = _norm(w)
         return None, norm
 
-    def _cause(self, t: int | None) -> str:
+    def _cause(self, t: int) -> str:
         step_size, g = getattr(self.transition, "step_size", None), self.transition.objective
         if step_size is None or g is None or not np.isfinite(self.w0).all():
-            return "the lower-level iteration diverges or its derivatives overflow"
-        gamma = float(np.max(step_size(t or 0, self.theta)))
+            return "the lower-level iteration diverges"
+        gamma = float(np.max(step_size(t, self.theta)))
         w = self.transition.readout(self.w0)
-        v = np.ones_like(w) / np.sqrt(w.size)
-        beta = 0.0
+        v, beta = np.empty_like(w), 0.0
+        v[...] = np.random.default_rng(0).standard_normal(w.size)
         for _ in range(20):  # power iteration on the Hessian at w_0
-            v, _ = g.grad_vjp(w, self.theta, v)
+            v, _ = g.grad_vjp(w, self.theta, v / np.linalg.norm(v))
             beta = float(np.linalg.norm(v))
             if not np.isfinite(beta) or beta == 0:
                 break
-            v = v / beta
         return (
             f"likely cause: step size γ = {gamma:.3g} against smoothness β ≈ {beta:.3g} at w_0 "
             f"(gradient descent is stable for γ < 2/β = {2 / beta if beta else np.inf:.3g})"
         )
+
+
+def _norm(w: Array) -> float:
+    """‖w‖ without squaring what is about to overflow."""
+    scale = float(np.abs(w).max(initial=0.0))
+    return scale * float(np.linalg.norm(w / scale)) if scale else 0.0

@@ -63,7 +63,8 @@ class Hypergradient:
         """Pull h back from θ to λ, and check that all of the result is finite."""
         grad = dynamics.problem.hyper_map.vjp(dynamics.lam, h)
         dynamics.check(w, value, grad)
-        w = dynamics.transition.readout(w).copy()  # keep w_T alone alive, not its storage
+        # Copies, so that a result neither keeps a storage alive nor shares λ or a user's array.
+        grad, w = grad.copy(), dynamics.transition.readout(w).copy()
         return cls(value, grad, w, K, np.array(norms), dynamics.cost(), **solver)
 
 
@@ -86,7 +87,8 @@ class Method:
 
     def cost(self, problem: BilevelProblem, lam: Any = None) -> Cost:
         """Predict the cost of a call beforehand; only the sizes of `lam` and w_0 matter."""
-        dynamics = Dynamics(problem, problem.check(lam))
+        with np.errstate(over="ignore", invalid="ignore"):
+            dynamics = Dynamics(problem, problem.check(lam))
         transitions, products, states = self._predict(
             problem.T, dynamics.w0.size, dynamics.theta.size
         )

@@ -35,8 +35,8 @@ class RMD(Method):
 
     def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
         w, states = self.storage.run(dynamics, dynamics.T)
-        value, alpha, h = dynamics.upper(w)
         w = w.copy()  # a storage may write over w_T once its iterator runs
+        value, alpha, h = dynamics.upper(w)
         alpha, h, norms = backward(dynamics, states, alpha, h)
         h = h + dynamics.initial_vjp(alpha)
         return Hypergradient.at(dynamics, w, value, h, dynamics.T, norms)
@@ -77,8 +77,8 @@ class KRMD(Method):
     def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
         self._check(dynamics.T)
         w, states = self.storage.run(dynamics, self.K)
-        value, alpha, h = dynamics.upper(w)
         w = w.copy()
+        value, alpha, h = dynamics.upper(w)
         _, h, norms = backward(dynamics, states, alpha, h)
         return Hypergradient.at(dynamics, w, value, h, self.K, norms)
 

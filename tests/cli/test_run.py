@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tinybilevel.checkpoint import load_arrays
 from tinybilevel.cli import figures, main
 from tinybilevel.cli.folder import Folder
 from tinybilevel.cli.hypercleaning import Config, f1
@@ -51,7 +52,7 @@ def test_hypercleaning_leaves_all_its_files(tmp_path, capsys):
     result = json.loads((out / "result.json").read_text())
     assert result["validation_loss"] < losses[-1] < losses[0]
     assert json.loads((out / "config.json").read_text())["settings"]["K"] == 3
-    saved = np.load(out / "lam.npz", allow_pickle=False)
+    saved = load_arrays(out / "lam.npz")
     assert saved["lam"].shape == (600,)
     assert saved["lam"].dtype == np.float32
     assert np.mean(saved["labels"] != saved["true_labels"]) == 0.5
@@ -62,7 +63,7 @@ def test_resume_equals_one_run(tmp_path):
     assert run(*HYPERCLEANING, "--iterations", 12, "--out", whole) == 0
     assert run(*HYPERCLEANING, "--iterations", 5, "--out", parts) == 0
     assert run(*HYPERCLEANING, "--iterations", 12, "--out", parts, "--resume") == 0
-    a, b = (np.load(out / "lam.npz") for out in (whole, parts))
+    a, b = (load_arrays(out / "lam.npz") for out in (whole, parts))
     np.testing.assert_array_equal(a["lam"], b["lam"])
     assert metrics(whole) == metrics(parts)
 
