@@ -5,8 +5,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import tinybilevel
 import tinybilevel.kernels
+
+import tinybilevel
 
 root = Path(sys.argv[1])
 installed = Path(sysconfig.get_path("purelib"), "tinybilevel")
