@@ -5,9 +5,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import tinybilevel.kernels
-
 import tinybilevel
+import tinybilevel.kernels
 
 root = Path(sys.argv[1])
 installed = Path(sysconfig.get_path("purelib"), "tinybilevel")
