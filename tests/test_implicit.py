@@ -85,6 +85,13 @@ def test_more_iterations_than_unknowns_do_not_divide_by_zero():
     np.testing.assert_allclose(r.grad, 1 + C.T @ (r.w - 1), rtol=1e-12)
 
 
+def test_a_residual_of_exactly_zero_is_not_divided_by():
+    f = tb.Objective.from_functions(value=lambda w, lam: w.sum(), grad=lambda w, lam: np.ones(1))
+    moves = tb.GradientDescent(tb.Quadratic([1.0]), 0.5, initial=[1.0])
+    r = tb.ImplicitCG(K=10, tol=0)(tb.BilevelProblem(moves, f, T=2), [0.0])
+    np.testing.assert_array_equal(r.grad, [1.0])
+
+
 def test_a_zero_right_hand_side():
     f = tb.Objective.from_functions(
         value=lambda w, lam: lam.sum(), grad=lambda w, lam: 0 * w, grad_lam=lambda w, lam: lam
@@ -105,6 +112,18 @@ def test_neumann_is_the_partial_sum_of_eq_12(K):
         (B @ np.linalg.matrix_power(A, k) @ (r.w - 1) for k in range(K)), np.zeros(4)
     )
     np.testing.assert_allclose(r.grad, expected, rtol=1e-12)
+
+
+def test_neumann_takes_the_last_steps_coefficients():
+    problem, *_ = quadratic()
+    g, start = problem.transition.objective, np.zeros(6)
+    schedule = tb.GradientDescent(g, [0.1, 0.2, 0.7], start)
+    states = tb.GradientDescent(g, [0.1, 0.2], start)
+    at = tb.BilevelProblem(schedule, problem.upper, 3, lam0=problem.lam0)
+    before = tb.BilevelProblem(states, problem.upper, 2, lam0=problem.lam0)
+    w = schedule.step(2, tb.RMD()(before).w, problem.lam0)
+    B_alpha = tb.GradientDescent(g, 0.7, start).vjp(0, w, problem.lam0, w - 1)[1]
+    np.testing.assert_allclose(tb.Neumann(1)(at).grad, 1 + B_alpha, rtol=1e-12)
 
 
 def test_neumann_equals_truncation_where_the_lower_level_has_converged():

@@ -218,6 +218,15 @@ def test_results_own_their_arrays():
     np.testing.assert_array_equal(LAM, cases.hyperparameters())
 
 
+def test_a_gradient_never_is_a_users_array():
+    kept = np.zeros(2)
+    f = tb.Objective.from_functions(
+        value=lambda w, lam: 0.0, grad=lambda w, lam: 0 * w, grad_lam=lambda w, lam: kept
+    )
+    r = tb.KRMD(K=0)(replace(tb.problems.toy(), upper=f))
+    assert not np.shares_memory(r.grad, kept)
+
+
 def test_float32_stays_float32():
     lam = cases.hyperparameters(np.float32)
     for name, case in cases.transitions(np.float32).items():
@@ -231,6 +240,14 @@ def test_a_mix_promotes():
     case = cases.transitions(np.float32)["descent-constant"]
     problem = tb.BilevelProblem(case.subject, cases.cosine_of_state(), T=3)
     assert tb.RMD()(problem, cases.hyperparameters()).grad.dtype == np.float64
+
+
+def test_a_float32_lam_does_not_cost_float64_data_their_precision():
+    data = np.random.default_rng(0).random((4, 3))
+    problem = replace(tb.problems.hypercleaning(data, [0, 1, 1, 0], data, [0, 1, 1, 0]), lam0=None)
+    lam = np.array([0.5, 0.3, 1, 2], np.float32)
+    r = tb.RMD()(problem, lam)
+    np.testing.assert_array_equal(r.grad, tb.RMD()(problem, lam.astype(np.float64)).grad)
 
 
 @pytest.mark.parametrize(

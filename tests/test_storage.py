@@ -55,6 +55,7 @@ def test_ring_holds_the_last_states_in_one_array():
     assert all(row.base is w.base for row in rows)
     assert w.base.shape == (5, w.size)
     assert w.base.flags.c_contiguous
+    np.testing.assert_array_equal(w.base, [*reversed(rows), w])  # in the order of time
 
 
 @cache

@@ -37,13 +37,13 @@ class Dynamics:
     """A problem's transition at one θ; it counts what is run, so that a `Cost` can be reported."""
 
     def __init__(self, problem: BilevelProblem, lam: Array) -> None:
-        self.problem, self.lam, self.T = problem, lam, problem.T
-        self.transition = problem.transition
-        theta = problem.hyper_map(lam)
-        w0 = self.transition.initial(theta)
-        self.dtype = promote(w0, theta, self.transition.dtype)
-        self.theta = theta.astype(self.dtype, copy=False)
-        self.w0 = w0.astype(self.dtype, copy=False)
+        self.problem, self.transition, self.T = problem, problem.transition, problem.T
+        # Before the map, so that a float32 λ does not cost float64 data their precision.
+        dtype = promote(lam, self.transition.dtype, problem.upper.dtype)
+        self.lam = lam.astype(dtype, copy=False)
+        self.theta = problem.hyper_map(self.lam)
+        w0 = self.transition.initial(self.theta)
+        self.w0 = w0.astype(promote(w0, self.theta), copy=False)
         self.transitions = self.products = self.bytes = 0
 
     def step(self, t: int, w: Array, out: Array) -> Array:

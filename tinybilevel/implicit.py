@@ -51,6 +51,7 @@ class ImplicitCG(Method):
     """∇_λ f − ∇²_λw g (∇²_ww g)⁻¹ ∇_w f at w_T, eq. (11), by SciPy's conjugate gradients.
 
     Needs a transition that minimises an `Objective` g; right where w_T is a strict minimum of it.
+    Its predicted cost is the most it can take: CG may stop earlier.
 
     Parameters
     ----------

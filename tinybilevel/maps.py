@@ -26,7 +26,7 @@ class HyperMap:
     ``jvp(lam, dlam)``  (P,)   (∂θ/∂λ) dλ
     ==================  =====  ==================
 
-    ``P = N`` for every map but `Affine` with a matrix, `Blocks` and `Compose` that hold one.
+    ``P = N`` for every map but `Affine` with a matrix and a `Compose` that holds one.
     """
 
     def __call__(self, lam: Array) -> Array:

@@ -137,7 +137,8 @@ def assert_transition_adjoints(
     transition : Transition
         Needs `step`, `vjp` and `jvp`.
     w, lam : array_like (M,), (N,)
-        State w_t, buffers included, and θ; cast to float64.
+        State w_t, buffers included, and θ; cast to float64. For Adam, take second moments of
+        order 1: the random directions must not make them negative.
     t : int
         The step.
     seed : int

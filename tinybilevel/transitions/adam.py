@@ -18,9 +18,9 @@ class AdamTransition(GradientTransition):
     m' = β₁m + (1−β₁)∇g, s' = β₂s + (1−β₂)∇g², w' = w − γ m̂/(√ŝ + ε), where m̂ = m'/(1−β₁^{t+1}) and
     ŝ = s'/(1−β₂^{t+1}); the state is (w, m, s).
 
-    Where ŝ = 0 the whole gradient history is 0, and so is m̂: √ŝ has no derivative there, but its
-    factor m̂ vanishes to the same order, so that its part of the product is 0. The adjoint says
-    so instead of computing 0/0.
+    Where ŝ = 0 (β₂ > 0), the whole gradient history is 0, and so is m̂: √ŝ has no derivative
+    there, but its factor m̂ vanishes to the same order, so that its part of the product is 0. The
+    adjoint says so instead of computing 0/0.
 
     Parameters
     ----------
