@@ -1,0 +1,71 @@
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from engine_cases import STORAGES
+
+import tinybilevel as tb
+
+
+def test_divergence_names_step_norm_and_cause():
+    g = tb.Quadratic(np.array([1.0, 100.0]))
+    f = tb.Objective.from_functions(value=lambda w, lam: w @ w, grad=lambda w, lam: 2 * w)
+    problem = tb.BilevelProblem(tb.GradientDescent(g, 1.0, initial=[2.0, 2.0]), f, T=400)
+    with pytest.raises(tb.DivergenceError, match=r"γ = 1 against smoothness β ≈ 100") as caught:
+        tb.KRMD(K=1)(problem, [1.0, 1.0])
+    # |1 − γβ|ᵗ = 99ᵗ passes the largest float, about 10³⁰⁸, after the step t = 154.
+    assert caught.value.t == 154
+    assert 1e300 < caught.value.norm < np.inf
+    assert "after step t=154" in str(caught.value)
+    np.testing.assert_array_equal(caught.value.lam, [1.0, 1.0])
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.t, again.norm, str(again)) == (154, caught.value.norm, str(caught.value))
+
+
+def test_divergence_of_the_main_job_measures_its_smoothness():
+    X, y = np.eye(3), np.arange(3)
+    problem = tb.problems.hypercleaning(X, y, X, y, step_size=1e30, T=30)
+    # β = ½ (weight) · ⅓ (mean) · ⅓ (softmax at 0) · 4 (largest eigenvalue of XXᵀ) + 2c/3
+    message = r"likely cause: step size γ = 1e\+30 against smoothness β ≈ 0\.223"
+    with pytest.raises(tb.DivergenceError, match=message):
+        tb.RMD()(problem)
+
+
+def test_divergence_of_the_upper_level_does_not_blame_the_lower():
+    f = tb.Objective.from_functions(value=lambda w, lam: np.nan, grad=lambda w, lam: w)
+    problem = tb.BilevelProblem(tb.problems.toy().transition, f, T=3)
+    with pytest.raises(tb.DivergenceError, match="all states are finite") as caught:
+        tb.RMD()(problem, [1.0, 1.0])
+    assert caught.value.t is None
+
+
+class IgnoresOut(tb.GradientDescent):
+    def step(self, t, w, lam, out=None):
+        return super().step(t, w, lam)
+
+
+def test_a_transition_may_ignore_out():
+    moves = tb.problems.toy().transition
+    problem = replace(tb.problems.toy(), transition=IgnoresOut(moves.objective, 0.1, [2.0, 2.0]))
+    expected = tb.RMD()(tb.problems.toy())
+    for storage in STORAGES:
+        np.testing.assert_array_equal(tb.RMD(storage)(problem).grad, expected.grad)
+
+
+@pytest.mark.parametrize("name", ["grad", "grad_lam"])
+def test_an_upper_level_of_the_wrong_shape_is_named(name):
+    class Wrong(tb.Objective):
+        def value(self, w, lam):
+            return 0.0
+
+        def grad(self, w, lam):
+            return w
+
+        def grad_lam(self, w, lam):
+            return lam
+
+    setattr(Wrong, name, lambda self, w, lam: w[:1])
+    problem = replace(tb.problems.toy(), upper=Wrong())
+    with pytest.raises(ValueError, match=rf"{name} of upper must have shape \(2,\), got \(1,\)"):
+        tb.RMD()(problem)
