@@ -253,8 +253,12 @@ def test_divergence_keeps_the_last_good_lam(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"method": tb.KRMD}, TypeError, "method must be a Method"),
-        ({"optimizer": "adam"}, TypeError, "optimizer must be a Optimizer|an Optimizer"),
+        ({"method": tb.KRMD}, TypeError, r"method must be a Method such as KRMD\(K=5\)"),
+        (
+            {"optimizer": "adam"},
+            TypeError,
+            r"optimizer must be an Optimizer such as Adam\(0.1\), got 'adam'",
+        ),
         ({"iterations": -1}, ValueError, "iterations must be at least 0, got -1"),
         ({"iterations": 1.5}, TypeError, "iterations must be an integer, got 1.5"),
         ({"checkpoint_every": 0}, ValueError, "checkpoint_every must be at least 1"),

@@ -146,9 +146,10 @@ def minimize(
     array([-0.   , -0.012])
     """
     method, optimizer = method or RMD(), optimizer or Adam()
-    for name, value, kind in (("method", method, Method), ("optimizer", optimizer, Optimizer)):
-        if not isinstance(value, kind):
-            raise TypeError(f"{name} must be a {kind.__name__} such as KRMD(K=5), got {value!r}")
+    if not isinstance(method, Method):
+        raise TypeError(f"method must be a Method such as KRMD(K=5), got {method!r}")
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an Optimizer such as Adam(0.1), got {optimizer!r}")
     iterations = as_count("iterations", iterations)
     checkpoint_every = as_count("checkpoint_every", checkpoint_every, minimum=1)
     if resume and checkpoint is None:
