@@ -27,9 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.command(args)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command with --resume continues", file=sys.stderr)
+        again = "with --resume " if hasattr(args, "resume") else ""
+        print(f"\ninterrupted; the same command {again}continues", file=sys.stderr)
         return 130
-    except (ArithmeticError, ImportError, OSError, TypeError, ValueError) as error:
+    except (ArithmeticError, ImportError, OSError, ValueError) as error:
         print(f"tinybilevel: error: {error}", file=sys.stderr)
         return 2
     return 0
