@@ -163,6 +163,8 @@ def minimize(
         if not resume:
             raise FileExistsError(f"{path} exists: pass resume=True to continue it, or remove it")
         run.load(path, settings)
+        if run.at.iteration and not warm_start:
+            _check_same_problem(problem, run, path)
 
     def here() -> BilevelProblem:
         return problem.starting_at(run.at.w) if warm_start and run.at.iteration else problem
@@ -196,6 +198,17 @@ def minimize(
         if path is not None:  # also on Ctrl-C and after an error
             run.save(path, settings)
     return OptimizeResult(run.at.lam, last.value, last.w, run.at.iteration, run.arrays(), stopped)
+
+
+def _check_same_problem(problem: BilevelProblem, run: Run, path: Path) -> None:
+    """Refuse a checkpoint whose last value this problem does not give: other data, say."""
+    here, was = KRMD(K=0)(problem, run.at.last_good).value, run.history["value"][-1]
+    # Rounding may differ from one machine to another.
+    if abs(here - was) > np.sqrt(np.finfo(run.at.lam.dtype).eps) * max(abs(here), abs(was)):
+        raise ValueError(
+            f"{path} belongs to another problem: at its last λ, f was {was:.6g}; here it is "
+            f"{here:.6g}"
+        )
 
 
 def _projection(
