@@ -44,3 +44,29 @@ def test_pickles_are_not_loaded(tmp_path):
 def test_a_missing_file_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_arrays(tmp_path / "none.npz")
+
+
+def test_one_wrong_bit_is_never_read_as_something_else(tmp_path):
+    file, rng = tmp_path / "a.npz", np.random.default_rng(0)
+    arrays = {"x": rng.standard_normal(3), "n": np.array(7), "text": np.array("K = 5")}
+    save_arrays(file, arrays)
+    whole, refused = file.read_bytes(), 0
+    for position in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << rng.integers(8)
+        file.write_bytes(damaged)
+        try:
+            back = load_arrays(file)
+        except ValueError:  # and nothing else
+            refused += 1
+            continue
+        for name in set(back) & set(arrays):
+            np.testing.assert_array_equal(back[name], arrays[name])
+    assert refused > len(whole) / 6
+
+
+def test_an_array_file_is_no_checkpoint(tmp_path):
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, np.ones(3))
+    with pytest.raises(ValueError, match=r"a.npz is not a checkpoint"):
+        load_arrays(tmp_path / "a.npz")

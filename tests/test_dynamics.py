@@ -69,3 +69,26 @@ def test_an_upper_level_of_the_wrong_shape_is_named(name):
     problem = replace(tb.problems.toy(), upper=Wrong())
     with pytest.raises(ValueError, match=rf"{name} of upper must have shape \(2,\), got \(1,\)"):
         tb.RMD()(problem)
+
+
+@pytest.mark.parametrize("T", [0, 2])
+def test_a_start_that_is_not_finite_is_said_to_be_the_start(T):
+    start = (lambda lam: np.nan * lam, lambda lam, alpha: alpha)
+    moves = tb.GradientDescent(tb.Quadratic([1.0, 1.0]), 0.1, start)
+    problem = tb.BilevelProblem(moves, tb.problems.toy().upper, T=T)
+    with pytest.raises(tb.DivergenceError, match="the initial state w_0 is not finite") as caught:
+        tb.RMD()(problem, [1.0, 1.0])
+    assert caught.value.t is None
+
+
+def test_divergence_is_reported_for_an_objective_without_a_hessian_product():
+    g = tb.Objective.from_functions(
+        value=lambda w, lam: 0.0,
+        grad=lambda w, lam: 1e3 * w,
+        grad_jvp=lambda w, lam, dw, dlam: 1e3 * dw,
+    )
+    moves = tb.GradientDescent(g, 1.0, [1.0, 1.0])
+    problem = tb.BilevelProblem(moves, tb.problems.toy().upper, T=400)
+    with pytest.raises(tb.DivergenceError, match="the lower-level iteration diverges") as caught:
+        tb.FMD()(problem, [1.0, 1.0])
+    assert caught.value.t == 102

@@ -92,6 +92,20 @@ def test_a_residual_of_exactly_zero_is_not_divided_by():
     np.testing.assert_array_equal(r.grad, [1.0])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("K", [20, 200])
+def test_iterations_beyond_rounding_do_no_harm(dtype, K):
+    """CG's own residual falls on to underflow, where it would divide by 0."""
+    rng = np.random.default_rng(0)
+    for condition in (2, 40, 1e3):
+        G, start = np.geomspace(1 / condition, 1, 6).astype(dtype), rng.standard_normal(6)
+        f = tb.Objective.from_functions(lambda w, lam: float(w @ w / 2), lambda w, lam: w)
+        moves = tb.GradientDescent(tb.Quadratic(G), 0.1, start.astype(dtype))
+        r = tb.ImplicitCG(K=K, tol=0)(tb.BilevelProblem(moves, f, T=0), np.zeros(6, dtype))
+        np.testing.assert_allclose(r.grad, r.w, rtol=2000 * np.finfo(dtype).eps)
+        assert r.converged
+
+
 def test_a_zero_right_hand_side():
     f = tb.Objective.from_functions(
         value=lambda w, lam: lam.sum(), grad=lambda w, lam: 0 * w, grad_lam=lambda w, lam: lam

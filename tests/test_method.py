@@ -1,7 +1,9 @@
 """What every method shares: its cost, its memory, its dtypes, and what a result is."""
 
 import concurrent.futures
+import multiprocessing
 import pickle
+import re
 import tracemalloc
 from dataclasses import replace
 
@@ -74,13 +76,29 @@ def test_results_own_their_arrays():
     np.testing.assert_array_equal(LAM, cases.hyperparameters())
 
 
-def test_a_gradient_never_is_a_users_array():
+@pytest.mark.parametrize("method", [tb.KRMD(K=0), tb.KRMD(K=3), tb.FMD(), tb.ImplicitCG()])
+def test_a_gradient_never_is_a_users_array(method):
     kept = np.zeros(2)
     f = tb.Objective.from_functions(
-        value=lambda w, lam: 0.0, grad=lambda w, lam: 0 * w, grad_lam=lambda w, lam: kept
+        value=lambda w, lam: 0.0, grad=lambda w, lam: w, grad_lam=lambda w, lam: kept
     )
-    r = tb.KRMD(K=0)(replace(tb.problems.toy(), upper=f))
+    r = method(replace(tb.problems.toy(), upper=f))
     assert not np.shares_memory(r.grad, kept)
+    np.testing.assert_array_equal(kept, 0)  # nor is it written into
+
+
+class Apart(tb.GradientDescent):
+    """Descent that takes the promise at its word: `out` never overlaps `w`."""
+
+    def step(self, t, w, lam, out=None):
+        assert out is None or not np.shares_memory(w, out)
+        return super().step(t, w, lam, out=out)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_the_next_state_is_never_written_over_the_last(method):
+    moves = Apart(tb.Quadratic([1.0, 0.5]), 0.1, [2.0, 2.0])
+    method(replace(tb.problems.toy(T=9), transition=moves))
 
 
 def test_float32_stays_float32():
@@ -149,3 +167,136 @@ def test_scipy_drives_the_hypergradients():
     bounds = [(0.1, 2), (-1, 2)]
     result = minimize(fun, [1.0, 1.0], jac=True, method="L-BFGS-B", bounds=bounds)
     np.testing.assert_allclose(result.x, [0.1, -0.0119], atol=1e-4)
+
+
+def test_scipy_cleans_real_digits():
+    pytest.importorskip("sklearn")
+    from scipy.optimize import minimize
+
+    split = tb.data.digits().split(n_train=80, n_val=80, seed=0)  # float32
+    y, _ = tb.data.corrupt_labels(split.y_train, 0.5, seed=0)
+    problem = tb.problems.hypercleaning(split.X_train, y, split.X_val, split.y_val, T=20)
+    fun, lam0 = tb.value_and_grad(problem, tb.RMD()), problem.lam0
+    options = {"maxiter": 15}
+    result = minimize(
+        fun, lam0, jac=True, method="L-BFGS-B", bounds=[(-4, 4)] * 80, options=options
+    )
+    assert result.fun < 0.8 * fun(lam0)[0]
+    assert np.abs(result.x).max() <= 4
+
+
+def test_an_upper_gradient_may_be_the_state_itself():
+    """No storage may write over the array that α_T shares with w_T."""
+    f = tb.Objective.from_functions(
+        value=lambda w, lam: float(w @ w / 2), grad=lambda w, lam: w, grad_lam=lambda w, lam: lam
+    )
+    problem = replace(tb.problems.toy(T=9), upper=f)
+    methods = [tb.FMD(), *(tb.RMD(storage) for storage in STORAGES)]
+    tb.testing.assert_methods_agree(problem, [1.0, 1.0], methods)
+
+
+class Careless(tb.Ring):
+    """A storage that writes over w_T once its iterator runs."""
+
+    def run(self, dynamics, K):
+        w, states = super().run(dynamics, K)
+
+        def spoiling():
+            w.fill(np.nan)
+            yield from states
+
+        return w, spoiling()
+
+
+@pytest.mark.parametrize("make", [tb.RMD, lambda storage: tb.KRMD(4, storage)])
+def test_a_storage_may_write_over_the_last_state(make):
+    problem = engine_cases.long(6)
+    expected, r = make(tb.Ring())(problem, LAM), make(Careless())(problem, LAM)
+    np.testing.assert_array_equal(r.grad, expected.grad)
+    np.testing.assert_array_equal(r.w, expected.w)
+
+
+class Handmade(tb.Transition):
+    """w_{t+1} = w_t / 2 + λ_1; one of its products comes in a shape that would broadcast."""
+
+    def __init__(self, wrong=None):
+        super().__init__(np.ones(3))
+        self.wrong = wrong
+
+    def _give(self, name, result):
+        return np.ones(1) if name == self.wrong else result
+
+    def step(self, t, w, lam, out=None):
+        return self._give("step", w / 2 + lam[0])
+
+    def vjp(self, t, w, lam, alpha):
+        B_alpha = np.array([alpha.sum(), 0])
+        return self._give("vjp[0]", alpha / 2), self._give("vjp[1]", B_alpha)
+
+    def jvp(self, t, w, lam, dw, dlam):
+        return self._give("jvp", dw / 2 + dlam[0])
+
+    def initial_vjp(self, lam, alpha):
+        return self._give("initial_vjp", super().initial_vjp(lam, alpha))
+
+    def initial_jvp(self, lam, dlam):
+        return self._give("initial_jvp", super().initial_jvp(lam, dlam))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "method"),
+    [
+        ("step", tb.RMD()),
+        ("vjp[0]", tb.RMD()),
+        ("vjp[1]", tb.RMD()),
+        ("initial_vjp", tb.RMD()),
+        ("jvp", tb.FMD()),
+        ("initial_jvp", tb.FMD()),
+    ],
+)
+def test_a_product_of_the_wrong_shape_does_not_broadcast(wrong, method):
+    right = tb.BilevelProblem(Handmade(), cases.cosine_of_state(), T=3)
+    tb.testing.assert_methods_agree(right, [1.0, 1.0], [tb.RMD(), tb.FMD()])
+    broken = replace(right, transition=Handmade(wrong))
+    with pytest.raises(ValueError, match=rf"^{re.escape(wrong)} must have shape"):
+        method(broken, [1.0, 1.0])
+
+
+class Flat(tb.HyperMap):
+    """A map with one method that returns the wrong shape."""
+
+    def __init__(self, wrong):
+        self.wrong = wrong
+
+    def __call__(self, lam):
+        return lam[:, None] if self.wrong == "call" else lam
+
+    def vjp(self, lam, h):
+        return h.sum() if self.wrong == "vjp" else h
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("call", r"hyper_map\(lam\) must have 1 dimension"),
+        ("vjp", r"the vjp of hyper_map must have shape \(2,\), got \(\)"),
+    ],
+)
+def test_a_map_of_the_wrong_shape_is_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        tb.RMD()(replace(tb.problems.toy(), hyper_map=Flat(wrong)))
+
+
+def test_a_process_pool_brings_back_results_and_errors():
+    good, lam = tb.problems.toy(), np.array([1.0, 1.0])
+    bad = tb.problems.toy(T=2000, step_size=30.0)
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        result, failed = pool.submit(tb.RMD(), good, lam), pool.submit(tb.RMD(), bad, lam)
+        np.testing.assert_array_equal(result.result().grad, tb.RMD()(good, lam).grad)
+        with pytest.raises(tb.DivergenceError, match="step size γ = 30") as caught:
+            failed.result()
+    with pytest.raises(tb.DivergenceError) as here:
+        tb.RMD()(bad, lam)
+    assert (caught.value.t, caught.value.norm) == (here.value.t, here.value.norm)
+    np.testing.assert_array_equal(caught.value.lam, lam)

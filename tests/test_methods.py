@@ -43,6 +43,14 @@ def test_truncation_is_the_partial_sum_for_every_K(storage, transition):
         assert r.alpha_norms.shape == (K + 1,)
 
 
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_truncation_is_the_partial_sum_for_every_transition(name):
+    problem, lam = PROBLEMS[name]
+    for K in range(problem.T + 1):
+        dense = dense_hypergradient(problem, lam, K)
+        assert relative_error(tb.KRMD(K)(problem, lam).grad, dense) <= TOL
+
+
 def test_alpha_norms_are_those_of_the_recursion():
     problem = engine_cases.long(6)
     theta = problem.hyper_map(LAM)
@@ -118,6 +126,20 @@ def test_batches_are_replayed_in_their_order():
     rolled.transition.batches = rolled.transition.batches[1:] + rolled.transition.batches[:1]
     assert relative_error(right, tb.RMD()(rolled, LAM).grad) > 1e-3
     assert relative_error(right, dense_hypergradient(problem, LAM)) <= TOL
+
+
+class Stale(tb.GradientDescent):
+    """A peer's fault: the backward pass replays the batch of the step before."""
+
+    def vjp(self, t, w, lam, alpha):
+        return super().vjp(max(t - 1, 0), w, lam, alpha)
+
+
+def test_a_stale_batch_is_seen():
+    problem = engine_cases.long(8, Stale)
+    assert relative_error(tb.RMD()(problem, LAM).grad, dense_hypergradient(problem, LAM)) > 1e-3
+    with pytest.raises(AssertionError, match=r"disagree by .*grad"):
+        tb.testing.assert_methods_agree(problem, LAM, [tb.RMD(), tb.FMD()])
 
 
 class Counted(tb.HyperMap):

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ METHOD, ADAM = tb.KRMD(K=10), tb.Adam(0.05)
 
 
 def toy(**options):
-    return tb.minimize(tb.problems.toy(), method=METHOD, **{"optimizer": ADAM, **options})
+    return tb.minimize(tb.problems.toy(), **{"method": METHOD, "optimizer": ADAM, **options})
 
 
 def same(a, b):
@@ -73,6 +74,25 @@ def test_bounds(form):
 def test_projection_comes_after_the_bounds():
     result = toy(projection=lambda lam: lam / np.linalg.norm(lam), bounds=(0, 1), iterations=30)
     assert np.linalg.norm(result.lam) == pytest.approx(1)
+
+
+def test_a_projection_may_return_its_own_buffer_or_another_dtype(tmp_path):
+    buffer, file = np.zeros(2), tmp_path / "run.npz"
+
+    def reuse(lam):
+        buffer[:] = lam
+        return buffer
+
+    lam0 = np.ones(2, np.float32)
+    problem = replace(tb.problems.toy(), lam0=None)
+    seen = []
+    options = {"lam0": lam0, "method": METHOD, "optimizer": ADAM, "projection": reuse}
+    whole = tb.minimize(problem, iterations=6, callback=lambda p: seen.append(p.lam), **options)
+    assert whole.lam.dtype == np.float32
+    assert not np.shares_memory(whole.lam, buffer)
+    tb.minimize(problem, iterations=3, checkpoint=file, **options)
+    np.testing.assert_array_equal(load_arrays(file)["last_good"], seen[2])
+    same(tb.minimize(problem, iterations=6, checkpoint=file, resume=True, **options), whole)
 
 
 def test_gtol_stops_where_it_is_met_without_another_step():
@@ -160,6 +180,51 @@ def test_ctrl_c_keeps_every_whole_update(tmp_path, at):
         toy(iterations=20, checkpoint=file, callback=interrupt)
     assert int(load_arrays(file)["iteration"]) == at - 1
     same(toy(iterations=20, checkpoint=file, resume=True), toy(iterations=20))
+
+
+@dataclass(frozen=True)
+class Interrupted(tb.Method):
+    """A method that the user interrupts in the middle of its n-th call."""
+
+    calls: list = field(repr=False)
+    at: int = field(repr=False)
+    inner: tb.Method = METHOD
+
+    def _evaluate(self, dynamics):
+        self.calls.append(None)
+        if len(self.calls) == self.at:
+            dynamics.advance(dynamics.w0, 0, 3, dynamics.empty(2))
+            raise KeyboardInterrupt
+        return self.inner._evaluate(dynamics)
+
+
+@pytest.mark.parametrize("at", [1, 2, 9])
+def test_ctrl_c_in_the_middle_of_a_method(tmp_path, at):
+    file = tmp_path / "run.npz"
+    with pytest.raises(KeyboardInterrupt):
+        toy(method=Interrupted([], at), iterations=20, checkpoint=file, checkpoint_every=100)
+    assert int(load_arrays(file)["iteration"]) == at - 1
+    resumed = toy(method=Interrupted([], 0), iterations=20, checkpoint=file, resume=True)
+    same(resumed, toy(iterations=20))
+
+
+@dataclass(frozen=True)
+class InPlace(tb.Optimizer):
+    """Descent that writes into the λ it is given."""
+
+    def init(self, lam):
+        return {}
+
+    def update(self, tau, lam, grad, state):
+        lam -= 0.05 * grad
+        return lam, state
+
+
+def test_an_optimizer_may_work_in_place(tmp_path):
+    file = tmp_path / "run.npz"
+    toy(optimizer=InPlace(), iterations=4, checkpoint=file)
+    resumed = toy(optimizer=InPlace(), iterations=9, checkpoint=file, resume=True)
+    same(resumed, toy(optimizer=tb.SGD(0.05, decay=0), iterations=9))
 
 
 SCRIPT = """
@@ -252,6 +317,22 @@ def test_divergence_keeps_the_last_good_lam(tmp_path):
     np.testing.assert_array_equal(again.last_good, caught.value.last_good)
 
 
+def test_a_lam_that_never_was_good_is_not_called_so(tmp_path):
+    problem = replace(diverging(), lam0=[1.0])
+    for _ in range(2):  # at first, then resumed
+        with pytest.raises(tb.DivergenceError) as caught:
+            tb.minimize(problem, method=tb.RMD(), checkpoint=tmp_path / "run.npz", resume=True)
+        assert caught.value.last_good is None
+
+
+def test_a_missing_folder_is_named_before_the_run(tmp_path):
+    def callback(progress):
+        raise AssertionError("the run began")
+
+    with pytest.raises(FileNotFoundError, match="none is no folder; the checkpoint needs one"):
+        toy(checkpoint=tmp_path / "none" / "run.npz", callback=callback)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -266,6 +347,12 @@ def test_divergence_keeps_the_last_good_lam(tmp_path):
         ({"checkpoint_every": 0}, ValueError, "checkpoint_every must be at least 1"),
         ({"resume": True}, ValueError, "resume needs the checkpoint"),
         ({"bounds": (1, 0)}, ValueError, "low <= high"),
+        (
+            {"bounds": [(0, 1)] * 3},
+            ValueError,
+            r"bounds must be a pair \(low, high\), got \[\(0, 1",
+        ),
+        ({"bounds": 1.0}, ValueError, r"bounds must be a pair \(low, high\), got 1.0"),
         ({"bounds": ([0, 0, 0], 1)}, ValueError, r"bounds must be numbers or have shape \(2,\)"),
         ({"projection": lambda lam: lam[:1]}, ValueError, r"projection\(lam\) must have shape"),
     ],

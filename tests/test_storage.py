@@ -92,6 +92,7 @@ def test_checkpoints_take_one_more_pass_at_most():
     for T, every in itertools.product((1, 2, 10, 100, 101), (None, 1, 3, 200)):
         transitions, held = tb.Checkpoint(every).cost(T, T)
         assert T <= transitions <= 2 * T
+        assert held <= T + 3
         if every is None:
             assert held <= 2 * np.sqrt(T) + 4
 

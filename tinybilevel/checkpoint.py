@@ -6,7 +6,6 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -51,9 +50,10 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     ValueError
         If the file is not a whole ``.npz`` file of plain arrays.
     """
-    try:
-        # NumPy leaves the file open when the archive in it is damaged; this does not.
-        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (BadZipFile, EOFError, KeyError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not a checkpoint: {error}") from error
+    # NumPy leaves the file open when the archive in it is damaged; this does not.
+    with Path(path).open("rb") as raw:
+        try:
+            with np.load(raw, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except Exception as error:  # zipfile and NumPy name damage in a dozen ways
+            raise ValueError(f"{path} is not a checkpoint: {error}") from error

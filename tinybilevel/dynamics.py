@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, check_shape, promote
+from tinybilevel.backend import Array, as_float, check_pair, check_shape, promote
 from tinybilevel.errors import DivergenceError
 from tinybilevel.problem import BilevelProblem
 
@@ -41,7 +41,7 @@ class Dynamics:
         # Before the map, so that a float32 λ does not cost float64 data their precision.
         dtype = promote(lam, self.transition.dtype, problem.upper.dtype)
         self.lam = lam.astype(dtype, copy=False)
-        self.theta = problem.hyper_map(self.lam)
+        self.theta = as_float("hyper_map(lam)", problem.hyper_map(self.lam), ndim=1, finite=False)
         w0 = self.transition.initial(self.theta)
         self.w0 = w0.astype(promote(w0, self.theta), copy=False)
         self.transitions = self.products = self.bytes = 0
@@ -50,7 +50,7 @@ class Dynamics:
         self.transitions += 1
         result = self.transition.step(t, w, self.theta, out=out)
         if result is not out:  # a transition of the user's own may not write into `out`
-            out[...] = result
+            out[...] = check_shape("step", result, out.shape)
         return out
 
     def advance(self, w: Array, start: int, stop: int, work: Array) -> Array:
@@ -61,19 +61,22 @@ class Dynamics:
 
     def vjp(self, t: int, w: Array, alpha: Array) -> tuple[Array, Array]:
         self.products += 1
-        return self.transition.vjp(t, w, self.theta, alpha)
+        result = self.transition.vjp(t, w, self.theta, alpha)
+        return check_pair("vjp", result, w.shape, self.theta.shape)
 
     def initial_vjp(self, alpha: Array) -> Array:
         self.products += 1
-        return self.transition.initial_vjp(self.theta, alpha)
+        result = self.transition.initial_vjp(self.theta, alpha)
+        return check_shape("initial_vjp", result, self.theta.shape)
 
     def jvp(self, t: int, w: Array, dw: Array, dtheta: Array) -> Array:
         self.products += 1
-        return self.transition.jvp(t, w, self.theta, dw, dtheta)
+        return check_shape("jvp", self.transition.jvp(t, w, self.theta, dw, dtheta), w.shape)
 
     def initial_jvp(self, dtheta: Array) -> Array:
         self.products += 1
-        return self.transition.initial_jvp(self.theta, dtheta)
+        result = self.transition.initial_jvp(self.theta, dtheta)
+        return check_shape("initial_jvp", result, self.w0.shape)
 
     def upper(self, w: Array) -> tuple[float, Array, Array]:
         """Return f, α_T = ∇_w f over the whole state, and h_T = ∇_θ f, at the readout of w_T."""
@@ -96,7 +99,9 @@ class Dynamics:
         if all(bool(np.isfinite(x).all()) for x in (w, *results)):
             return
         t, norm = self._first_divergence()
-        if t is None:
+        if not np.isfinite(self.w0).all():
+            t, norm, message = None, float("nan"), "the initial state w_0 is not finite"
+        elif t is None:
             message = (
                 f"all states are finite (‖w_T‖ = {norm:.3g}), the upper level or a product is not"
             )
@@ -121,14 +126,18 @@ class Dynamics:
 
     def _cause(self, t: int) -> str:
         step_size, g = getattr(self.transition, "step_size", None), self.transition.objective
-        if step_size is None or g is None or not np.isfinite(self.w0).all():
-            return "the lower-level iteration diverges"
+        unknown = "the lower-level iteration diverges"
+        if step_size is None or g is None:
+            return unknown
         gamma = float(np.max(step_size(t, self.theta)))
         w = self.transition.readout(self.w0)
         v, beta = np.empty_like(w), 0.0
         v[...] = np.random.default_rng(0).standard_normal(w.size)
         for _ in range(20):  # power iteration on the Hessian at w_0
-            v, _ = g.grad_vjp(w, self.theta, v / np.linalg.norm(v))
+            try:
+                v, _ = g.grad_vjp(w, self.theta, v / np.linalg.norm(v))
+            except TypeError:  # an objective for forward mode alone
+                return unknown
             beta = float(np.linalg.norm(v))
             if not np.isfinite(beta) or beta == 0:
                 break

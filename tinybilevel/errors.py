@@ -13,8 +13,8 @@ class DivergenceError(ArithmeticError):
     Attributes
     ----------
     t : int or None
-        First step whose state w_t is not finite; None if every state is finite and only the
-        upper level is not.
+        First step that led to a state that is not finite; None if none did: w_0 itself is not
+        finite, or only the upper level.
     norm : float
         Euclidean norm of the last finite state.
     lam : ndarray (N,) or None

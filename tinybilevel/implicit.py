@@ -58,8 +58,8 @@ class ImplicitCG(Method):
     K : int, optional
         Most iterations. The default is 10 M, SciPy's.
     tol : float
-        Relative residual ‖H q − ∇_w f‖ / ‖∇_w f‖ to stop at. 0 with `K` given runs K iterations and
-        asks for no more.
+        Relative residual ‖H q − ∇_w f‖ / ‖∇_w f‖ to stop at. 0 with `K` given runs K iterations,
+        fewer only where they no longer move q, and asks for no more.
 
     Warns
     -----
@@ -108,8 +108,10 @@ class ImplicitCG(Method):
 
         eps = np.finfo(b.dtype)
         operator = LinearOperator((w.size, w.size), matvec=hessian, dtype=b.dtype)
-        # atol only stops an exact zero residual, which CG would divide by.
-        q, _ = cg(operator, b, rtol=self.tol, atol=eps.tiny, maxiter=self.K, callback=count)
+        # Below eps² an iteration no longer moves q; below √tiny CG divides by an underflow.
+        rtol, atol = max(self.tol, float(eps.eps) ** 2), float(eps.tiny) ** 0.5
+        with np.errstate(divide="ignore"):  # a singular H is reported below
+            q, _ = cg(operator, b, rtol=rtol, atol=atol, maxiter=self.K, callback=count)
         dynamics.products += 1
         Hq, mixed = g.grad_vjp(w, theta, q)
         residual = float(np.linalg.norm(Hq - b)) / scale if scale else 0.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array
+from tinybilevel.backend import Array, check_shape
 from tinybilevel.dynamics import Cost, Dynamics
 from tinybilevel.problem import BilevelProblem
 
@@ -62,6 +62,7 @@ class Hypergradient:
     ) -> Hypergradient:
         """Pull h back from θ to λ, and check that all of the result is finite."""
         grad = dynamics.problem.hyper_map.vjp(dynamics.lam, h)
+        grad = check_shape("the vjp of hyper_map", grad, dynamics.lam.shape)
         dynamics.check(w, value, grad)
         # Copies, so that a result neither keeps a storage alive nor shares λ or a user's array.
         grad, w = grad.copy(), dynamics.transition.readout(w).copy()

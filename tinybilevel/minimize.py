@@ -159,6 +159,8 @@ def minimize(
     run = Run(project(lam.copy()), optimizer)
     settings = f"{method!r} {optimizer!r} T={problem.T} warm_start={bool(warm_start)}"
     path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is no folder; the checkpoint needs one")
     if path is not None and path.exists():
         if not resume:
             raise FileExistsError(f"{path} exists: pass resume=True to continue it, or remove it")
@@ -219,13 +221,19 @@ def _projection(
     def project(x: Array) -> Array:
         if bounds is not None:
             x = np.clip(x, low, high)
-        return x if projection is None else check_shape("projection(lam)", projection(x), lam.shape)
+        if projection is None:
+            return x
+        # astype copies: the projection may return a buffer of its own, or another dtype.
+        return check_shape("projection(lam)", projection(x), lam.shape).astype(lam.dtype)
 
     return project
 
 
 def _box(bounds: Any, lam: Array) -> tuple[Any, Any]:
-    low, high = (bounds.lb, bounds.ub) if hasattr(bounds, "lb") else bounds
+    try:
+        low, high = (bounds.lb, bounds.ub) if hasattr(bounds, "lb") else bounds
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"bounds must be a pair (low, high), got {bounds!r}") from error
     low, high = (np.asarray(side, dtype=lam.dtype) for side in (low, high))
     for side in (low, high):
         if side.shape not in ((), (1,), lam.shape):

@@ -42,7 +42,7 @@ class Run:
         self, r: Hypergradient, norm: float, seconds: float, project: Callable[[Array], Array]
     ) -> None:
         at, tau = self.at, self.at.iteration + 1
-        lam, moments = self.optimizer.update(tau, at.lam, r.grad, at.moments)
+        lam, moments = self.optimizer.update(tau, at.lam.copy(), r.grad, at.moments)
         lam = project(lam.astype(at.lam.dtype, copy=False))
         for name, entry in zip(_HISTORY, (r.value, norm, seconds), strict=True):
             self.history[name][tau - 1 :] = [entry]
@@ -60,7 +60,7 @@ class Run:
                 "settings": settings,
                 "lam": at.lam,
                 "w": at.w,
-                "last_good": at.lam if at.last_good is None else at.last_good,
+                **({} if at.last_good is None else {"last_good": at.last_good}),
                 "iteration": at.iteration,
                 "seconds": at.seconds,
                 **{f"moments_{name}": moment for name, moment in at.moments.items()},
@@ -70,7 +70,7 @@ class Run:
 
     def load(self, path: Path, settings: str) -> None:
         saved, at = load_arrays(path), self.at
-        expected = {"settings", "lam", "w", "last_good", "iteration", "seconds"}
+        expected = {"settings", "lam", "w", "iteration", "seconds"}
         expected |= {f"moments_{name}" for name in at.moments}
         expected |= {f"history_{name}" for name in _HISTORY}
         if missing := expected - set(saved):
@@ -86,7 +86,7 @@ class Run:
             saved["lam"],
             {name: saved[f"moments_{name}"] for name in at.moments},
             saved["w"],
-            saved["last_good"],
+            saved.get("last_good"),
             int(saved["iteration"]),
             float(saved["seconds"]),
         )

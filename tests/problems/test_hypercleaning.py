@@ -73,6 +73,9 @@ def test_rejected_is_below_minus_three():
         ({"X_val": RNG.random((5, 4))}, ValueError, "X and X_val must have as many columns"),
         ({"y": Y[:-1]}, ValueError, r"y must be 7 integers, got shape \(6,\)"),
         ({"y": Y.astype(float)}, ValueError, "y must be 7 integers, got .* of float64"),
+        ({"y_val": Y}, ValueError, r"y_val must be 5 integers, got shape \(7,\) of int64"),
+        ({"y": np.array(list("abcabca"))}, ValueError, "y must be 7 integers, got .* of <U1"),
+        ({"y_val": np.full(5, np.nan)}, ValueError, "y_val must be 5 integers, got .* of float64"),
         ({"n_classes": 2}, ValueError, "y must lie in 0 … 1, got 0 … 2"),
         ({"y": Y - 1}, ValueError, "y must lie in 0 … 2, got -1 … 1"),
         (

@@ -74,6 +74,11 @@ def hypercleaning(
     if X.shape[1] != X_val.shape[1]:
         raise ValueError(f"X and X_val must have as many columns, got {X.shape} and {X_val.shape}")
     y, y_val = np.asarray(y), np.asarray(y_val)
+    for name, labels, rows in (("y", y, len(X)), ("y_val", y_val, len(X_val))):
+        if labels.shape != (rows,) or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"{name} must be {rows} integers, got shape {labels.shape} of {labels.dtype}"
+            )
     if n_classes is None:
         if not y.size or not y_val.size:
             raise ValueError(
