@@ -92,3 +92,14 @@ def test_divergence_is_reported_for_an_objective_without_a_hessian_product():
     with pytest.raises(tb.DivergenceError, match="the lower-level iteration diverges") as caught:
         tb.FMD()(problem, [1.0, 1.0])
     assert caught.value.t == 102
+
+
+def test_the_largest_step_size_is_blamed():
+    steps = tb.Learned(slice(2, 4), sizes=[1, 1])
+    g = tb.Quadratic([1.0, 1.0], C=np.eye(2, 4))
+    problem = tb.BilevelProblem(
+        tb.GradientDescent(g, steps, [2.0, 2.0]), tb.problems.toy().upper, T=500
+    )
+    f = tb.Objective.from_functions(lambda w, lam: float(w @ w), lambda w, lam: 2 * w)
+    with pytest.raises(tb.DivergenceError, match="γ = 30 against smoothness β ≈ 1 at"):
+        tb.RMD()(replace(problem, upper=f), [0.0, 0.0, 0.5, 30.0])

@@ -1,5 +1,6 @@
 import warnings
 
+import cases
 import engine_cases
 import numpy as np
 import pytest
@@ -46,6 +47,18 @@ def test_cg_solves_eq_11(T):
     np.testing.assert_allclose(r.grad, closed, rtol=1e-10)
     assert r.converged
     assert r.residual <= 1e-9
+
+
+def test_both_derivatives_are_taken_at_the_last_state():
+    """The Hessian of the other tests is the same everywhere; this one is not."""
+    g = cases.softmax() + 0.2 * tb.L2Penalty(1.0)
+    moves = tb.GradientDescent(g, 1.0, cases.normal(1, 6))
+    problem = tb.BilevelProblem(moves, cases.cosine_of_state(), T=3)
+    lam = np.linspace(0.5, 1.5, 5)
+    r = tb.ImplicitCG(tol=1e-12)(problem, lam)
+    H, mixed = zip(*(g.grad_vjp(r.w, lam, v) for v in np.eye(6)), strict=True)
+    expected = -np.array(mixed).T @ np.linalg.solve(np.array(H), np.cos(r.w))
+    assert relative_error(r.grad, expected) <= 1e-10
 
 
 @pytest.mark.parametrize("K", [1, 2, 3, 4])

@@ -181,6 +181,7 @@ def test_scipy_cleans_real_digits():
     result = minimize(
         fun, lam0, jac=True, method="L-BFGS-B", bounds=[(-4, 4)] * 80, options=options
     )
+    assert fun(lam0)[1].dtype == np.float64
     assert result.fun < 0.8 * fun(lam0)[0]
     assert np.abs(result.x).max() <= 4
 

@@ -48,7 +48,9 @@ def test_truncation_is_the_partial_sum_for_every_transition(name):
     problem, lam = PROBLEMS[name]
     for K in range(problem.T + 1):
         dense = dense_hypergradient(problem, lam, K)
-        assert relative_error(tb.KRMD(K)(problem, lam).grad, dense) <= TOL
+        r = tb.KRMD(K)(problem, lam)
+        assert relative_error(r.grad, dense) <= TOL
+        assert r.w.shape == (6,), "without its buffers"
 
 
 def test_alpha_norms_are_those_of_the_recursion():

@@ -16,7 +16,8 @@ METHOD, ADAM = tb.KRMD(K=10), tb.Adam(0.05)
 
 
 def toy(**options):
-    return tb.minimize(tb.problems.toy(), **{"method": METHOD, "optimizer": ADAM, **options})
+    defaults = {"problem": tb.problems.toy(), "method": METHOD, "optimizer": ADAM}
+    return tb.minimize(**{**defaults, **options})
 
 
 def same(a, b):
@@ -69,6 +70,13 @@ def test_bounds(form):
     floor = 0.2 if form == "numbers" else np.array(low)
     assert np.all(np.array(seen) >= floor)
     assert seen[0][1] == 0.9, "λ_1 is projected too"
+
+
+def test_a_float32_lam_stays_so_beside_float64_data():
+    result = toy(
+        problem=replace(tb.problems.toy(), lam0=None), lam0=np.ones(2, np.float32), iterations=2
+    )
+    assert (result.lam.dtype, result.w.dtype) == (np.float32, np.float64)
 
 
 def test_projection_comes_after_the_bounds():
@@ -153,7 +161,9 @@ def test_missing_tqdm_is_named(monkeypatch):
 def test_resume_is_bit_for_bit(tmp_path):
     whole, file = toy(iterations=25), tmp_path / "run.npz"
     toy(iterations=7, checkpoint=file)
-    same(toy(iterations=25, checkpoint=file, resume=True), whole)
+    resumed = toy(iterations=25, checkpoint=file, resume=True)
+    same(resumed, whole)
+    assert np.all(np.diff(resumed.history["seconds"]) > 0)
     same(toy(iterations=25, checkpoint=file, resume=True), whole)
 
 

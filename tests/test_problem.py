@@ -1,0 +1,54 @@
+from dataclasses import FrozenInstanceError, replace
+
+import cases
+import engine_cases
+import numpy as np
+import pytest
+
+import tinybilevel as tb
+
+
+def test_a_problem_does_not_change_with_the_callers_arrays():
+    lam0 = np.ones(2)
+    problem = replace(tb.problems.toy(), lam0=lam0)
+    lam0[0] = 7
+    np.testing.assert_array_equal(problem.lam0, [1, 1])
+    with pytest.raises(ValueError, match="read-only"):
+        problem.lam0[0] = 7
+    with pytest.raises(FrozenInstanceError):
+        problem.T = 7
+
+
+def test_a_start_elsewhere_leaves_the_problem_as_it_was():
+    problem, w = engine_cases.long(4), np.arange(6.0)
+    moved = problem.starting_at(w)
+    w[:] = 0
+    start = moved.transition.initial(moved.hyper_map(engine_cases.LAM))
+    np.testing.assert_array_equal(start, [*range(6), *[0] * 6])  # the velocity too
+    assert not np.any(moved.transition.initial_vjp(engine_cases.LAM, np.ones(12)))
+    assert np.any(problem.transition.initial_vjp(engine_cases.LAM, np.ones(12)))
+
+
+def test_lam0_stands_in_for_lam():
+    problem = tb.problems.toy()
+    np.testing.assert_array_equal(problem.check(None), [1, 1])
+    with pytest.raises(ValueError, match="lam is needed: the problem has no lam0"):
+        replace(problem, lam0=None).check(None)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"transition": cases.cosine()}, TypeError, "transition must be a Transition, got"),
+        ({"upper": np.sin}, TypeError, "upper must be a Objective, got"),
+        ({"hyper_map": tb.Exp}, TypeError, "hyper_map must be a HyperMap, got"),
+        ({"T": -1}, ValueError, "T must be at least 0, got -1"),
+        ({"T": True}, TypeError, "T must be an integer, got True"),
+        ({"lam0": [1, 1]}, TypeError, "lam0 must be float32 or float64, got dtype int64"),
+        ({"lam0": [[1.0]]}, ValueError, r"lam0 must have 1 dimension\(s\)"),
+        ({"lam0": [np.inf]}, ValueError, "lam0 must be finite"),
+    ],
+)
+def test_wrong_arguments_are_named(change, error, message):
+    with pytest.raises(error, match=message):
+        replace(tb.problems.toy(), **change)
