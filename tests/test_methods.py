@@ -95,7 +95,7 @@ def test_K_beyond_the_horizon_is_refused():
             call(engine_cases.long(3), LAM)
 
 
-@pytest.mark.parametrize("K", [-1, 2.0, True, None])
+@pytest.mark.parametrize("K", [-1, 2.0, True])
 def test_K_must_be_a_count(K):
     with pytest.raises((TypeError, ValueError), match="K must be"):
         tb.KRMD(K=K)

@@ -4,7 +4,7 @@ After Shaban, Cheng, Hatch and Boots, *Truncated Back-propagation for Bilevel Op
 AISTATS 2019.
 """
 
-from tinybilevel import data, problems, testing
+from tinybilevel import bounds, data, problems, testing
 from tinybilevel.dynamics import Cost
 from tinybilevel.errors import ConvergenceWarning, DivergenceError
 from tinybilevel.implicit import ImplicitCG, Neumann
@@ -27,6 +27,7 @@ from tinybilevel.transitions import (
     Transition,
     minibatches,
 )
+from tinybilevel.truncation import Tolerance
 
 __version__ = "0.1.0"
 
@@ -70,7 +71,9 @@ __all__ = [
     "SoftmaxRegression",
     "Softplus",
     "Storage",
+    "Tolerance",
     "Transition",
+    "bounds",
     "data",
     "minibatches",
     "minimize",

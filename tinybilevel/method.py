@@ -38,6 +38,8 @@ class Hypergradient:
         Relative residual of the linear system of `ImplicitCG`; 0 elsewhere.
     converged : bool
         False where an iterative method stopped before its tolerance.
+    bound : float or None
+        What a `Tolerance` certifies: ‖grad − d_λ f‖ is at most this. None where there is none.
     """
 
     value: float
@@ -48,6 +50,7 @@ class Hypergradient:
     cost: Cost
     residual: float = 0.0
     converged: bool = True
+    bound: float | None = None
 
     @classmethod
     def at(

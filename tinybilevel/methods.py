@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from tinybilevel.backend import as_count
+from tinybilevel.backend import Array, as_count
 from tinybilevel.dynamics import Dynamics
+from tinybilevel.errors import ConvergenceWarning
 from tinybilevel.forward import forward
+from tinybilevel.implicit import Series
 from tinybilevel.method import Hypergradient, Method
 from tinybilevel.reverse import backward
 from tinybilevel.storage import Ring, Storage
+from tinybilevel.truncation import Tolerance, as_tolerance, remainder
 
 __all__ = ["FMD", "KRMD", "RMD"]
 
@@ -56,9 +62,29 @@ class KRMD(Method):
     Parameters
     ----------
     K : int
-        Backward steps, 0 … T.
+        Backward steps, 0 … T. With `tol`, the most of them, for which the storage keeps room; by
+        default T.
     storage : Storage
         `Ring` (the last K states), `Checkpoint` or `Binomial`.
+    tol : float or Tolerance, optional
+        Stop as soon as ‖h − d_λ f‖ is certified to be at most `tol`, absolute. The result says
+        after how many steps, and the bound. For a number the constants of the certificate are
+        measured (`tinybilevel.bounds.measure`) at every call, which costs many times the
+        hypergradient and is not counted in its `cost`; a `Tolerance` brings them along.
+    tail : Neumann or ImplicitCG, optional
+        Adds an approximation of what the K steps leave out, B_∞ Σ_{k≥K} A_∞ᵏ ∇_w f (end of
+        Section 3.3): the series of α_{T−K}, linearised at the oldest state w_{T−K}.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If K is not a count, or left out without `tol`; if `tol` is not above 0; if both `tol` and
+        `tail` are given: a tail has no certificate.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If K steps do not reach `tol`; the result then says ``converged=False``. As the tail warns.
 
     Examples
     --------
@@ -66,30 +92,78 @@ class KRMD(Method):
     >>> r = tb.KRMD(K=5)(tb.problems.toy(), [1.0, 1.0])
     >>> r.grad.round(6), len(r.alpha_norms)
     (array([4.542615, 2.50083 ]), 6)
+    >>> r = tb.KRMD(tol=0.1)(tb.problems.toy(T=400), [1.0, 1.0])
+    >>> r.K, f"{r.bound:.3f}"
+    (106, '0.097')
+    >>> tb.KRMD(K=5, tail=tb.ImplicitCG())(tb.problems.toy(T=400), [1.0, 1.0]).grad.round(6)
+    array([11.092974, 11.092974])
     """
 
-    K: int
+    K: int | None = None
     storage: Storage = field(default_factory=Ring)
+    tol: float | Tolerance | None = field(default=None, kw_only=True)
+    tail: Series | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        as_count("K", self.K)
+        if self.K is None and self.tol is None:
+            raise TypeError("KRMD needs K, the number of backward steps, or a tol to stop at")
+        if self.K is not None:
+            as_count("K", self.K)
+        if self.tol is not None and not isinstance(self.tol, Tolerance):
+            as_tolerance("tol", self.tol)
+        if not isinstance(self.tail, Series | None):
+            raise TypeError(f"tail must be Neumann(…) or ImplicitCG(…), got {self.tail!r}")
+        if self.tol is not None and self.tail is not None:
+            raise ValueError("give tol or tail, not both: a tail has no certificate")
+
+    def __repr__(self) -> str:
+        # Defaults are left out: this text is how a checkpoint knows the run that it belongs to.
+        given = {name: getattr(self, name) for name in ("tol", "tail")}
+        extra = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
+        return f"KRMD(K={self.K!r}, storage={self.storage!r}{extra})"
 
     def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
-        self._check(dynamics.T)
-        w, states = self.storage.run(dynamics, self.K)
-        w = w.copy()
+        K = self._steps(dynamics.T)
+        rest = remainder(self.tol, dynamics.problem, dynamics.lam)
+        w, states = self.storage.run(dynamics, K)
+        w = oldest = w.copy()
         value, alpha, h = dynamics.upper(w)
-        _, h, norms = backward(dynamics, states, alpha, h)
-        return Hypergradient.at(dynamics, w, value, h, self.K, norms)
+
+        def watched() -> Iterator[tuple[int, Array]]:
+            nonlocal oldest
+            for pair in states:
+                oldest = pair[1]
+                yield pair
+
+        alpha, h, norms = backward(dynamics, watched(), alpha, h, rest.enough if rest else None)
+        t = dynamics.T + 1 - len(norms)
+        solver: dict[str, Any] = {}
+        if rest is not None:
+            solver = {"bound": rest(t, norms[-1]), "converged": rest.enough(t, norms[-1])}
+            if not solver["converged"]:
+                warnings.warn(
+                    f"KRMD stopped after its {K} steps at a certified remainder of "
+                    f"{solver['bound']:.1e}: tol = {rest.tol:.1e} is not met",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
+        if self.tail is not None:
+            h, _, _, residual, converged = self.tail.add(dynamics, t, oldest, alpha, h)
+            solver = {"residual": residual, "converged": converged}
+        return Hypergradient.at(dynamics, w, value, h, dynamics.T - t, norms, **solver)
 
     def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:
-        self._check(T)
-        transitions, states = self.storage.cost(T, self.K)
-        return transitions, self.K, states
+        K = self._steps(T)
+        transitions, states = self.storage.cost(T, K)
+        tail = 0 if self.tail is None else self.tail._predict(T, M, N)[1]
+        return transitions, K + tail, states
 
-    def _check(self, T: int) -> None:
+    def _steps(self, T: int) -> int:
+        if self.K is None:
+            return T
         if self.K > T:
             raise ValueError(f"K must be at most the horizon T = {T}, got {self.K}")
+        return self.K
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -13,7 +13,11 @@ __all__ = ["backward"]
 
 
 def backward(
-    dynamics: Dynamics, states: Iterable[tuple[int, Array]], alpha: Array, h: Array
+    dynamics: Dynamics,
+    states: Iterable[tuple[int, Array]],
+    alpha: Array,
+    h: Array,
+    enough: Callable[[int, float], bool] | None = None,
 ) -> tuple[Array, Array, list[float]]:
     """Run h_{t−1} = h_t + B_t α_t, α_{t−1} = A_t α_t over the states it is fed, newest first.
 
@@ -27,6 +31,8 @@ def backward(
         α_T = ∇_w f.
     h : ndarray (P,)
         h_T = ∇_θ f.
+    enough : callable, optional
+        (t, ‖α_t‖) → whether to stop at h_t; asked before each step.
 
     Returns
     -------
@@ -39,6 +45,8 @@ def backward(
     """
     norms = [_norm(alpha)]
     for t, w in states:
+        if enough is not None and enough(t + 1, norms[-1]):
+            break
         alpha, B_alpha = dynamics.vjp(t, w, alpha)
         h = h + B_alpha
         norms.append(_norm(alpha))

@@ -151,7 +151,7 @@ def test_toy_reaches_the_minimum(tmp_path, capsys):
 
 def test_toy_without_a_first_step_asks_for_a_rate(tmp_path, capsys):
     assert run("run", "toy", "--K", 0, "--out", tmp_path / "toy") == 2
-    assert "give --lr" in capsys.readouterr().err
+    assert "give lr" in capsys.readouterr().err
 
 
 def test_f1_counts_corrupted_as_positive():

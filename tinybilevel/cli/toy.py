@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinybilevel.bounds import first_update
 from tinybilevel.checkpoint import save_arrays
 from tinybilevel.cli import figures
 from tinybilevel.cli.folder import Folder, table, write_json
@@ -59,9 +60,7 @@ def run(config: Config, out: Path, *, resume: bool = False, progress: bool = Fal
     Result
     """
     problem, method = toy(biased=config.biased, T=config.T), KRMD(K=config.K)
-    first = float(np.linalg.norm(method(problem).grad))
-    if config.lr is None and first == 0:
-        raise ValueError(f"the first hypergradient is 0 for K = {config.K}: give --lr")
+    optimizer = first_update(problem, method) if config.lr is None else SGD(config.lr)
     figures.require_matplotlib()
     folder = Folder(out, config, resume=resume)
 
@@ -78,7 +77,7 @@ def run(config: Config, out: Path, *, resume: bool = False, progress: bool = Fal
     r = minimize(
         problem,
         method=method,
-        optimizer=SGD(0.6 / first if config.lr is None else config.lr),
+        optimizer=optimizer,
         iterations=config.iterations,
         callback=log,
         progress=progress,

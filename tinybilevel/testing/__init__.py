@@ -13,13 +13,21 @@ from tinybilevel.testing.hypergradients import (
     dense_hypergradient,
     relative_error,
 )
+from tinybilevel.testing.theorems import (
+    assert_converges_to_stationary_point,
+    assert_descent_direction,
+    assert_truncation_bound,
+)
 
 __all__ = [
+    "assert_converges_to_stationary_point",
+    "assert_descent_direction",
     "assert_map_adjoints",
     "assert_matches_differences",
     "assert_methods_agree",
     "assert_objective_derivatives",
     "assert_transition_adjoints",
+    "assert_truncation_bound",
     "assert_upper_gradients",
     "dense_hypergradient",
     "dot_error",

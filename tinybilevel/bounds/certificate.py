@@ -1,0 +1,152 @@
+"""A certificate: which assumptions hold at one λ, and what the theory then promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tinybilevel.bounds.assumptions import Assumption, at, theorem_3_4_assumptions
+from tinybilevel.bounds.bias import proposition_3_1
+from tinybilevel.bounds.descent import lemma_3_2
+from tinybilevel.constants import Constants, measure
+from tinybilevel.method import Method
+from tinybilevel.methods import KRMD
+from tinybilevel.problem import BilevelProblem
+
+__all__ = ["Certificate", "certificate"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is known of a truncated hypergradient at one λ. Prints as a table.
+
+    Attributes
+    ----------
+    method : KRMD
+        The method.
+    K : int
+        Backward steps that it took.
+    constants : Constants
+        As measured.
+    assumptions : tuple of Assumption
+        Those of Proposition 3.1, then those of Theorem 3.4.
+    eq_9, eq_10 : float or None
+        The a-priori bounds on ‖h_{T−K} − d_λ f‖; None where an assumption is gone.
+    a_posteriori : float
+        S_{T−K} ‖α_{T−K}‖, from the norms that the backward pass saw and those of all A_t and B_t.
+    error : float or None
+        The true ‖h_{T−K} − d_λ f‖, if it was asked for.
+    descent : float or None
+        h_{T−K}ᵀ d_λ f / ‖d_λ f‖², if the true error was asked for.
+    """
+
+    method: KRMD
+    K: int
+    constants: Constants
+    assumptions: tuple[Assumption, ...]
+    eq_9: float | None
+    eq_10: float | None
+    a_posteriori: float
+    error: float | None
+    descent: float | None
+
+    @property
+    def missing(self) -> tuple[Assumption, ...]:
+        """The assumptions that do not hold, or were not measured."""
+        return tuple(a for a in self.assumptions if not a.holds)
+
+    def __str__(self) -> str:
+        c, verdict = self.constants, {True: "yes", False: "NO", None: "?"}
+        (N, M), T = c.shape, len(c.A_norms)
+        lines = [f"{self.method} at one λ: N = {N}, M = {M}, T = {T}, K = {self.K}", ""]
+        width = max(len(a.name) for a in self.assumptions)
+        for title, part in (
+            ("Proposition 3.1 asks for", self.assumptions[:-4]),
+            ("Theorem 3.4 adds", self.assumptions[-4:]),
+        ):
+            lines.append(title)
+            lines += [
+                f"  {a.name:<{width}}  {verdict[a.holds]:<3}  {a.measured}".rstrip() for a in part
+            ]
+        lines.append("‖h_{T−K} − d_λ f‖ is at most")
+        for name, bound in (
+            ("a priori, eq. (9)", self.eq_9),
+            ("a priori, eq. (10)", self.eq_10),
+            ("a posteriori, S ‖α_{T−K}‖", self.a_posteriori),
+        ):
+            lines.append(f"  {name:<{width}}  {_number(bound, 'no promise')}")
+        lines.append("in truth")
+        for name, value in (
+            ("‖h_{T−K} − d_λ f‖", self.error),
+            ("h_{T−K}ᵀ d_λ f / ‖d_λ f‖²", self.descent),
+        ):
+            lines.append(f"  {name:<{width}}  {_number(value, 'not measured')}")
+        if c.error:
+            lines.append(f"constants found by iteration, each within {c.error:.1e}")
+        return "\n".join(lines)
+
+
+def _number(value: float | None, without: str) -> str:
+    return without if value is None else f"{value:.3e}"
+
+
+def certificate(
+    problem: BilevelProblem,
+    lam: Any = None,
+    method: Method | None = None,
+    *,
+    exact: bool = False,
+    alpha: float | None = None,
+    beta: float | None = None,
+) -> Certificate:
+    """Certify a truncated hypergradient at one λ.
+
+    Parameters
+    ----------
+    problem : BilevelProblem
+        Any.
+    lam : array_like (N,), optional
+        Where; by default the problem's `lam0`.
+    method : KRMD, optional
+        Without a tail; by default ``KRMD(K=1)``.
+    exact : bool
+        Also compute the true error and the direction of descent, by full reverse mode.
+    alpha, beta : float, optional
+        Known constants of strong convexity and smoothness, in place of the measured ones.
+
+    Returns
+    -------
+    Certificate
+
+    Raises
+    ------
+    TypeError
+        If `method` is another one: the statements are about K-RMD.
+    ValueError
+        If an argument does not fit the problem.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> print(tb.bounds.certificate(tb.problems.toy(), method=tb.KRMD(K=20), exact=True))
+    KRMD(K=20, storage=Ring()) at one λ: N = 2, M = 2, T = 100, K = 20
+    ...
+    """
+    method = KRMD(K=1) if method is None else method
+    if not isinstance(method, KRMD) or method.tail is not None:
+        raise TypeError(f"method must be a KRMD without a tail, got {method!r}")
+    lam, _ = at(problem, lam, 0)
+    c = measure(problem, lam)
+    K = method(problem, lam).K
+    b = proposition_3_1(problem, lam, K, alpha=alpha, beta=beta, constants=c)
+    return Certificate(
+        method=method,
+        K=K,
+        constants=c,
+        assumptions=b.assumptions + theorem_3_4_assumptions(problem, lam, K, c, exact=exact),
+        eq_9=b.eq_9,
+        eq_10=b.eq_10,
+        a_posteriori=b.a_posteriori,
+        error=b.error if exact else None,
+        descent=float(lemma_3_2(problem, lam, K).by_grad[0]) if exact else None,
+    )

@@ -1,0 +1,196 @@
+"""Proposition 3.6 and the rates of Section 3.3: K-RMD as a series for the implicit gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.backend import Array, as_count
+from tinybilevel.bounds.assumptions import at
+from tinybilevel.constants import measure, step_size
+from tinybilevel.implicit import ImplicitCG, Neumann
+from tinybilevel.method import Method
+from tinybilevel.methods import KRMD, RMD
+from tinybilevel.problem import BilevelProblem
+
+__all__ = ["Rates", "SeriesError", "proposition_3_6", "rates"]
+
+
+@dataclass(frozen=True)
+class SeriesError:
+    """Both sides of Proposition 3.6, applied to ∇_ŵ f, for each K.
+
+    Attributes
+    ----------
+    K : ndarray (len(Ks),) of int
+        Terms of the series.
+    error : ndarray (len(Ks),)
+        ‖B_∞ Σ_{k<K} A_∞ᵏ ∇f + ∇_{λ,w}g ∇_{w,w}⁻¹g ∇f‖ at w_T.
+    bound : ndarray (len(Ks),)
+        (1 − γα)^K / (γα) ‖B_∞‖ ‖∇f‖, eq. (10) at w_T; NaN where γ < 1/β or α > 0 fails there.
+    stationarity : float
+        ‖∇_w g(w_T)‖: the proposition is about its being 0.
+    """
+
+    K: Array
+    error: Array
+    bound: Array
+    stationarity: float
+
+
+def proposition_3_6(
+    problem: BilevelProblem, lam: Any = None, Ks: Sequence[int] = range(51)
+) -> SeriesError:
+    """Compare partial sums of B_∞ Σ A_∞ᵏ ∇_ŵ f, eq. (12), with the implicit product of eq. (11).
+
+    Both are linearised at w_T, which a large T brings to a stationary point.
+
+    Parameters
+    ----------
+    problem : BilevelProblem
+        By gradient descent on one objective with one step size.
+    lam : array_like (N,), optional
+        Where; by default the problem's `lam0`.
+    Ks : sequence of int
+        Numbers of terms.
+
+    Returns
+    -------
+    SeriesError
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is wrong, or the transition is not gradient descent.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> series = tb.bounds.proposition_3_6(tb.problems.toy(T=400), Ks=[0, 50, 100])
+    >>> bool((series.error <= series.bound).all()), f"{series.stationarity:.0e}"
+    (True, '6e-10')
+    """
+    lam, _ = at(problem, lam, 0)
+    terms = np.array([as_count("Ks", K) for K in Ks])
+    gamma, alpha, beta, B_norm = _at_the_end(problem, lam)
+    implicit, last = ImplicitCG(tol=1e-13)(problem, lam), KRMD(K=0)(problem, lam)
+    applies = alpha > 0 and gamma * beta < 1 + 1e-9
+    decay = (1 - gamma * alpha) ** terms / (gamma * alpha) if applies else np.nan * terms
+    g = problem.transition.objective
+    assert g is not None, "gradient descent has one"
+    return SeriesError(
+        K=terms,
+        error=np.array([_distance(Neumann(int(K)), problem, lam, implicit.grad) for K in terms]),
+        bound=decay * B_norm * float(last.alpha_norms[0]),
+        stationarity=float(np.linalg.norm(g.grad(last.w, problem.hyper_map(lam)))),
+    )
+
+
+def _at_the_end(problem: BilevelProblem, lam: Array) -> tuple[float, float, float, float]:
+    """Return γ, and α, β and ‖B‖ at w_T; the problem must be by gradient descent."""
+    gamma = step_size(problem, problem.hyper_map(lam))
+    if gamma is None:
+        raise TypeError(
+            "the statement is about gradient descent on one objective with one step size, got "
+            f"{type(problem.transition).__name__}"
+        )
+    last = replace(problem.starting_at(KRMD(K=0)(problem, lam).w), T=1)
+    c = measure(last, lam)
+    return gamma, float(c.alpha[0]), float(c.beta[0]), float(c.B_norms[1])
+
+
+def _distance(method: Method, problem: BilevelProblem, lam: Array, reference: Array) -> float:
+    return float(np.linalg.norm(method(problem, lam).grad - reference))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast K-RMD and K iterations of CG approach the hypergradient (Section 3.3).
+
+    Attributes
+    ----------
+    K : ndarray of int
+        Depths.
+    krmd, cg : ndarray
+        Errors: of `KRMD` against `RMD`, of `ImplicitCG` against itself run to the end.
+    krmd_slope, cg_slope : float
+        Fitted slopes of log error against K.
+    krmd_theory, cg_theory : float
+        log(1 − γα), which is log(1 − 1/κ) for γ = 1/β; log((√κ − 1)/(√κ + 1)).
+    kappa : float
+        κ = β/α at w_T.
+    """
+
+    K: Array
+    krmd: Array
+    cg: Array
+    krmd_slope: float
+    cg_slope: float
+    krmd_theory: float
+    cg_theory: float
+    kappa: float
+
+
+def rates(problem: BilevelProblem, lam: Any = None, Ks: Sequence[int] = range(1, 21)) -> Rates:
+    """Fit the rates at which K-RMD and K steps of CG converge, against those of Section 3.3.
+
+    Parameters
+    ----------
+    problem : BilevelProblem
+        By gradient descent, run long enough to have converged (a large T).
+    lam : array_like (N,), optional
+        Where; by default the problem's `lam0`.
+    Ks : sequence of int
+        Depths to fit over, 1 … T, at least two; errors at rounding level are left out of the fit.
+
+    Returns
+    -------
+    Rates
+        A slope is NaN where fewer than two errors are above rounding.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is wrong, or the transition is not gradient descent.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> fit = tb.bounds.rates(tb.problems.toy(T=400, step_size=1.0), Ks=range(5, 15))
+    >>> round(fit.krmd_slope, 3), round(fit.krmd_theory, 3), round(fit.kappa, 3)
+    (-0.693, -0.693, 2.0)
+    """
+    lam, _ = at(problem, lam, 0)
+    depths = np.array([at(problem, lam, as_count("Ks", K, minimum=1))[1] for K in Ks])
+    if len(depths) < 2:
+        raise ValueError(f"Ks must hold at least two depths to fit a slope, got {len(depths)}")
+    gamma, alpha, beta, _ = _at_the_end(problem, lam)
+    if alpha <= 0:
+        raise ValueError(f"g must be strongly convex at w_T for a rate, got α = {alpha:.3g} there")
+    exact, implicit = RMD()(problem, lam).grad, ImplicitCG(tol=1e-14)(problem, lam).grad
+    krmd = np.array([_distance(KRMD(K=int(K)), problem, lam, exact) for K in depths])
+    cg = np.array([_distance(ImplicitCG(int(K), tol=0), problem, lam, implicit) for K in depths])
+    root = np.sqrt(beta / alpha)
+    with np.errstate(divide="ignore"):  # γα = 1, κ = 1: one step is enough
+        krmd_theory = float(np.log(max(1 - gamma * alpha, 0.0)))
+        cg_theory = float(np.log(max((root - 1) / (root + 1), 0.0)))
+    return Rates(
+        K=depths,
+        krmd=krmd,
+        cg=cg,
+        krmd_slope=_slope(depths, krmd, exact),
+        cg_slope=_slope(depths, cg, implicit),
+        krmd_theory=krmd_theory,
+        cg_theory=cg_theory,
+        kappa=beta / alpha,
+    )
+
+
+def _slope(Ks: Array, errors: Array, scale: Array) -> float:
+    seen = errors > 1e-11 * np.linalg.norm(scale)
+    if seen.sum() < 2:
+        return float("nan")
+    return float(np.polyfit(Ks[seen], np.log(errors[seen]), 1)[0])
