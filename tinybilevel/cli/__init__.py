@@ -100,8 +100,38 @@ def _toy(parser: argparse.ArgumentParser) -> None:
 
 
 def _reproduce(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(metavar="{table2,figure1,…,figure5}", required=True)
+    for name, about in (
+        ("figure1", "the graph of f, and both sides of Proposition 3.1"),
+        ("figure2", "the descent ratio of Lemma 3.2 along a run, for f and f̃"),
+        ("figure3", "biased convergence on f̃ (Theorem 3.3)"),
+        ("figure4", "convergence on f (Theorem 3.4)"),
+    ):
+        figure = what.add_parser(name, help=about, description=f"Draw {about}.")
+        figure.add_argument(
+            "--out",
+            type=Path,
+            default=Path("runs/figures"),
+            help="folder for the PNG, the SVG and the data as CSV (default runs/figures)",
+        )
+        figure.set_defaults(command=_figure, name=name)
+    for name, about in (
+        ("table2", "data hypercleaning on MNIST"),
+        ("figure5", "‖d_λ f‖ along the runs of table2"),
+    ):
+        _runs(what.add_parser(name, help=about), name)
+
+
+def _figure(args: argparse.Namespace) -> None:
+    from tinybilevel.cli import figures, theory
+
+    figures.require_matplotlib()
+    for path in getattr(theory, args.name)(args.out):
+        print(f"written {path}")
+
+
+def _runs(parser: argparse.ArgumentParser, name: str) -> None:
     add = parser.add_argument
-    add("what", choices=["table2", "figure5"])
     add("--data-dir", type=Path, help="folder that holds mnist/; see tinybilevel.data")
     add("--K", type=int, nargs="+", default=[1, 5, 25, 50, 100])
     add("--seeds", type=int, nargs="+", default=[0])
@@ -132,7 +162,7 @@ def _reproduce(parser: argparse.ArgumentParser) -> None:
             data_dir=args.data_dir,
             jobs=args.jobs,
         )
-        getattr(reproduce, args.what)(runs, args.out)
+        getattr(reproduce, name)(runs, args.out)
 
     parser.set_defaults(command=command)
 

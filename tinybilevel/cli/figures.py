@@ -11,7 +11,11 @@ import numpy as np
 from tinybilevel.backend import Array
 
 __all__ = [
+    "biased_limits",
+    "convergence",
+    "descent_ratios",
     "exact_gradient_norms",
+    "graph_and_bias",
     "learning_curve",
     "rejected_grid",
     "require_matplotlib",
@@ -95,13 +99,116 @@ def trajectory(path: Path, lam: Array, value: Any, norms: Sequence[float], title
     """Draw the iterates λ_τ over the level lines of f(ŵ*(λ), λ), and ‖d_λ f‖ along them."""
     figure = require_matplotlib()(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    low, high = lam.min(axis=0) - 0.5, lam.max(axis=0) + 0.5
-    x, y = (np.linspace(low[i], high[i], 60) for i in range(2))
-    levels = [[value(np.array([a, b])) for a in x] for b in y]
-    left.contourf(x, y, levels, levels=30, cmap="Blues_r")
+    _level_lines(left, lam, value)
     left.plot(lam[:, 0], lam[:, 1], "o-", color="black", markersize=2.5, linewidth=0.8)
     left.plot(*lam[-1], "x", color="tab:red", markersize=9, markeredgewidth=2)
-    left.set(xlabel="λ₁", ylabel="λ₂", title=title)
+    left.set(title=title)
     right.semilogy(np.arange(1, len(norms) + 1), norms)
     right.set(xlabel="hyper-iteration", ylabel="‖exact hypergradient‖")
     figure.savefig(path, dpi=150)
+
+
+def graph_and_bias(stem: Path, axis: Array, surface: Array, sides: Array) -> list[Path]:
+    """Draw Figure 1: the graph of f over its plane, and (K, error, bound) on a log scale."""
+    figure = require_matplotlib()(figsize=(9, 4), layout="constrained")
+    left = figure.add_subplot(1, 2, 1, projection="3d")
+    left.plot_surface(*np.meshgrid(axis, axis), surface, cmap="viridis", linewidth=0)
+    left.set(xlabel="ŵ₁", ylabel="ŵ₂", title="f(ŵ) = ‖ŵ‖² + 10‖sin ŵ‖²")
+    right = figure.add_subplot(1, 2, 2)
+    K, error, bound = sides[sides[:, 2] > 0].T  # K = T leaves nothing out
+    right.semilogy(K, bound, "--", color="tab:red", label="bound, eq. (10)")
+    right.semilogy(K, error, color="tab:blue", label="‖h − d f‖")
+    right.set(xlabel="K", ylabel="error of the hypergradient", title="Proposition 3.1, λ = (1, 1)")
+    right.legend()
+    return _save(figure, stem)
+
+
+def descent_ratios(stem: Path, panels: Mapping[str, Mapping[int, Array]]) -> list[Path]:
+    """Draw Figure 2: the ratio of Lemma 3.2 along a run for each K, a panel for each objective."""
+    figure = require_matplotlib()(figsize=(9, 4), layout="constrained")
+    for axis, (name, lines) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for color, (K, ratios) in zip(_colors(len(lines)), lines.items(), strict=True):
+            tau = np.arange(1, len(ratios) + 1)
+            axis.semilogx(tau, ratios, color=color, label=f"K = {K}")
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.set(xlabel="τ, along the iterates of 1-RMD", title=name)
+    figure.axes[0].set_ylabel(
+        r"$h_{T-K}^\top\,\mathrm{d}_\lambda f\,/\,\|\mathrm{d}_\lambda f\|^2$"
+    )
+    figure.axes[-1].legend()
+    return _save(figure, stem)
+
+
+def biased_limits(
+    stem: Path, iterates: Mapping[int, Array], best: Array, value: Any, bias: Array
+) -> list[Path]:
+    """Draw Figure 3: the iterates on f̃, the optimum a red X; and (K, bias of the limit)."""
+    figure = require_matplotlib()(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _paths(left, iterates, value)
+    left.plot(*best, "x", color="red", markersize=10, markeredgewidth=2.5, label="optimum")
+    left.set(title="f̃ from λ₁ = (−1, 1)")
+    left.legend(fontsize=8)
+    right.semilogy(*bias.T, ".", markersize=4, label="‖limit − optimum‖")
+    K, last = bias[:, 0], bias[-1]
+    right.semilogy(K, last[1] * 0.9 ** (K - last[0]), "--", label="slope log(1 − γ·1)")
+    right.set(xlabel="K", ylabel="bias of the limit", title="T = 400")
+    right.legend()
+    return _save(figure, stem)
+
+
+def convergence(
+    stem: Path,
+    iterates: Mapping[int, Array],
+    norms: Mapping[int, Array],
+    arrows: Array,
+    value: Any,
+) -> list[Path]:
+    """Draw Figure 4: the iterates on f, with −d_λ f along those of K = 1; the norms of d_λ f."""
+    figure = require_matplotlib()(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _paths(left, iterates, value)
+    shown = slice(0, 5)  # later ones lie too close together
+    at, direction = iterates[1][shown], arrows[shown]
+    unit = direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    left.quiver(
+        *at.T, *unit.T, angles="xy", scale=9, width=0.005, color="tab:red", label="−d f, K = 1"
+    )
+    left.set(title="f from λ₁ = (−1, 1)")
+    left.legend(fontsize=8)
+    for color, (K, norm) in zip(_colors(len(norms)), norms.items(), strict=True):
+        right.semilogy(np.arange(1, len(norm) + 1), norm, color=color, label=f"K = {K}")
+    right.set(xlabel="τ", ylabel=r"$\|\mathrm{d}_\lambda f(\lambda_\tau)\|$")
+    right.legend(fontsize=8)
+    return _save(figure, stem)
+
+
+def _paths(axis: Any, iterates: Mapping[int, Array], value: Any) -> None:
+    _level_lines(axis, np.concatenate(list(iterates.values())), value)
+    for color, (K, lam) in zip(_colors(len(iterates)), iterates.items(), strict=True):
+        axis.plot(*lam.T, "o-", color=color, markersize=2.5, linewidth=0.8, label=f"K = {K}")
+
+
+def _level_lines(axis: Any, lam: Array, value: Any) -> None:
+    low, high = lam.min(axis=0) - 0.5, lam.max(axis=0) + 0.5
+    x, y = (np.linspace(low[i], high[i], 60) for i in range(2))
+    levels = [[value(np.array([a, b])) for a in x] for b in y]
+    axis.contourf(x, y, levels, levels=30, cmap="Greys_r", alpha=0.6)
+    axis.set(xlabel="λ₁", ylabel="λ₂")
+
+
+def _colors(count: int) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["plasma"](np.linspace(0, 0.9, count))
+
+
+def _save(figure: Any, stem: Path) -> list[Path]:
+    """Save PNG and SVG, the same bytes each time."""
+    from matplotlib import rc_context
+
+    paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
+    with rc_context({"svg.hashsalt": stem.name}):
+        figure.savefig(paths[0], dpi=150)
+        figure.savefig(paths[1], metadata={"Date": None})
+    return paths
