@@ -115,7 +115,7 @@ class ImplicitCG(Series):
                 f"{type(dynamics.transition).__name__} does not"
             )
         dynamics.check(w, alpha)
-        # A velocity's share of α drops out of the series: derived in docs/statements.md.
+        # A velocity's share of α drops out of the series: derived in docs/guides/truncation.md.
         w, b = dynamics.transition.readout(w), dynamics.transition.readout(alpha)
         scale = float(np.linalg.norm(b))
         iterations, curvature = 0, np.inf
