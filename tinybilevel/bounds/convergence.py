@@ -197,7 +197,7 @@ class WrongLimit:
 
 
 def theorem_3_5(problem: BilevelProblem, K: int) -> WrongLimit:
-    """Compute where K-RMD stops on `tinybilevel.problems.counterexample`, and d_λ f there.
+    """Compute where Theorem 3.5's `problems.counterexample` makes K-RMD stop, and d_λ f there.
 
     With r = (1 − γ)^K and q = (1 − γ)^T: λ_K = ρb / (ρ + (1 − r)(1 − q)), and there
     d_λ f = (r − q)(1 − q) λ_K.

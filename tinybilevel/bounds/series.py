@@ -44,7 +44,7 @@ class SeriesError:
 def proposition_3_6(
     problem: BilevelProblem, lam: Any = None, Ks: Sequence[int] = range(51)
 ) -> SeriesError:
-    """Compare partial sums of B_∞ Σ A_∞ᵏ ∇_ŵ f, eq. (12), with the implicit product of eq. (11).
+    """Compare partial sums of B_∞ Σ A_∞ᵏ ∇_ŵ f with the implicit product: Proposition 3.6.
 
     Both are linearised at w_T, which a large T brings to a stationary point.
 
