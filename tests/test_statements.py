@@ -29,8 +29,9 @@ def rows():
     table = re.findall(r"^\| \[(.+?)\]\(#(.+?)\) \|(.+)\|$", PAGE.read_text(), flags=re.MULTILINE)
     found = []
     for name, anchor, rest in table:
-        _, functions, tests, figure = (cell.strip() for cell in rest.split(" | "))
-        found.append((name, anchor, re.findall("`(.+?)`", functions), tests.strip("`"), figure))
+        _, functions, test, figure = (cell.strip() for cell in rest.split(" | "))
+        functions, test = (re.findall("`(.+?)`", cell) for cell in (functions, test))
+        found.append((name, anchor, functions, test, figure))
     return found
 
 
@@ -51,7 +52,7 @@ def test_each_link_exists(name, anchor, functions, test, figure):
     for function in functions:
         assert callable(getattr(tb.bounds, function))
         assert function in tb.bounds.__all__
-    path, _, case = test.partition("::")
+    path, case = test
     tree = ast.parse((ROOT / path).read_text())
     assert case in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     for image in re.findall(r"\((.+?)\)", figure):
