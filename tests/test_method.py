@@ -230,7 +230,7 @@ class Handmade(tb.Transition):
     def step(self, t, w, lam, out=None):
         return self._give("step", w / 2 + lam[0])
 
-    def vjp(self, t, w, lam, alpha):
+    def vjp(self, t, w, lam, alpha, out=None):
         B_alpha = np.array([alpha.sum(), 0])
         return self._give("vjp[0]", alpha / 2), self._give("vjp[1]", B_alpha)
 

@@ -37,7 +37,7 @@ class Dynamics:
     """A problem's transition at one θ; it counts what is run, so that a `Cost` can be reported."""
 
     def __init__(self, problem: BilevelProblem, lam: Array) -> None:
-        self.problem, self.transition, self.T = problem, problem.transition, problem.T
+        self.problem, self.transition, self.T = problem, problem.transition.bound(), problem.T
         # Before the map, so that a float32 λ does not cost float64 data their precision.
         dtype = promote(lam, self.transition.dtype, problem.upper.dtype)
         self.lam = lam.astype(dtype, copy=False)
@@ -59,9 +59,9 @@ class Dynamics:
             w = self.step(t, w, out=work[t % 2])
         return w
 
-    def vjp(self, t: int, w: Array, alpha: Array) -> tuple[Array, Array]:
+    def vjp(self, t: int, w: Array, alpha: Array, out: tuple[Array, Array]) -> tuple[Array, Array]:
         self.products += 1
-        result = self.transition.vjp(t, w, self.theta, alpha)
+        result = self.transition.vjp(t, w, self.theta, alpha, out=out)
         return check_pair("vjp", result, w.shape, self.theta.shape)
 
     def initial_vjp(self, alpha: Array) -> Array:

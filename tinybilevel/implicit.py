@@ -108,7 +108,8 @@ class ImplicitCG(Series):
     def add(self, dynamics: Dynamics, t: int, w: Array, alpha: Array, h: Array) -> SeriesSum:
         from scipy.sparse.linalg import LinearOperator, cg
 
-        g, theta = dynamics.transition.objective, dynamics.theta
+        # Not the one bound to the call: CG keeps what a product returns.
+        g, theta = dynamics.problem.transition.objective, dynamics.theta
         if g is None or not dynamics.transition.stationary_at_minimum:
             raise TypeError(
                 "ImplicitCG needs a transition that comes to rest at a minimum of its objective; "

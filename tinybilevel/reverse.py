@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tinybilevel.backend import Array
+from tinybilevel.backend import Array, promote
 from tinybilevel.dynamics import Dynamics
 
 __all__ = ["backward"]
@@ -44,11 +44,14 @@ def backward(
         ‖α_T‖, …, ‖α_{T−K}‖.
     """
     norms = [_norm(alpha)]
+    h = h.astype(promote(h, alpha, dynamics.w0))
+    # α_{t−1} is written beside α_t, by turns.
+    work, B_alpha = np.empty_like(h, shape=(2, alpha.size)), np.empty_like(h)
     for t, w in states:
         if enough is not None and enough(t + 1, norms[-1]):
             break
-        alpha, B_alpha = dynamics.vjp(t, w, alpha)
-        h = h + B_alpha
+        alpha, B_alpha = dynamics.vjp(t, w, alpha, out=(work[len(norms) % 2], B_alpha))
+        h += B_alpha
         norms.append(_norm(alpha))
     return alpha, h, norms
 

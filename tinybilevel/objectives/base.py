@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
 
 from tinybilevel.backend import Array, block_size, check_pair, check_shape, take_block
+from tinybilevel.workspace import FRESH, Workspace
 
 __all__ = ["FunctionObjective", "Objective", "OnBlock", "Sum"]
 
@@ -39,6 +41,8 @@ class Objective:
     n_lam: int | None = None
     #: NumPy leaves ``np.float64(2) * g`` to `__rmul__`.
     __array_ufunc__ = None
+    #: Where a product puts what it makes: new arrays, unless the objective is bound to a call.
+    _work = FRESH
 
     def value(self, w: Array, lam: Array) -> float:
         """Return g(w, λ)."""
@@ -63,6 +67,19 @@ class Objective:
     def restrict(self, index: Array) -> Objective:
         """Return an unbiased estimate of g from the examples in `index`; itself if g has none."""
         return self
+
+    def bound(self) -> Objective:
+        """Return the objective for one call of a method, with working memory of its own.
+
+        What a product of it returns holds until that product is taken again. An objective that
+        allocates its results, such as one of your own, returns itself.
+        """
+        return self
+
+    def _with_workspace(self) -> Self:
+        other = copy.copy(self)
+        other._work = Workspace()
+        return other
 
     def on(self, block: slice) -> Objective:
         """Return g as a function of the whole λ, of which it sees only ``lam[block]``."""
@@ -171,20 +188,35 @@ class Sum(Objective):
         return sum(c * g.value(w, lam) for c, g in self.terms)
 
     def grad(self, w: Array, lam: Array) -> Array:
-        return _total(c * g.grad(w, lam) for c, g in self.terms)
+        return self._total("grad", [g.grad(w, lam) for _, g in self.terms])
 
     def grad_lam(self, w: Array, lam: Array) -> Array:
-        return _total(c * g.grad_lam(w, lam) for c, g in self.terms)
+        return self._total("grad_lam", [g.grad_lam(w, lam) for _, g in self.terms])
 
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
-        pairs = [(c, g.grad_vjp(w, lam, v)) for c, g in self.terms]
-        return _total(c * h for c, (h, _) in pairs), _total(c * m for c, (_, m) in pairs)
+        hessians, mixed = zip(*(g.grad_vjp(w, lam, v) for _, g in self.terms), strict=True)
+        return self._total("hessian", hessians), self._total("mixed", mixed)
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
-        return _total(c * g.grad_jvp(w, lam, dw, dlam) for c, g in self.terms)
+        return self._total("jvp", [g.grad_jvp(w, lam, dw, dlam) for _, g in self.terms])
 
     def restrict(self, index: Array) -> Objective:
-        return Sum(*((c, g.restrict(index)) for c, g in self.terms))
+        part = copy.copy(self)
+        part.terms = tuple((c, g.restrict(index)) for c, g in self.terms)
+        return part
+
+    def bound(self) -> Objective:
+        other = self._with_workspace()
+        other.terms = tuple((c, g.bound()) for c, g in self.terms)
+        return other
+
+    def _total(self, name: str, parts: Sequence[Array]) -> Array:
+        """Return Σ_k c_k parts_k."""
+        total = self._work(name, parts[0].shape, *parts)
+        np.multiply(parts[0], self.terms[0][0], out=total)
+        for (c, _), part in zip(self.terms[1:], parts[1:], strict=True):
+            total += np.multiply(part, c, out=self._work(name + " term", part.shape, part))
+        return total
 
 
 class OnBlock(Objective):
@@ -198,7 +230,8 @@ class OnBlock(Objective):
         self.size = size if needed is None else needed
 
     def _embed(self, lam: Array, h: Array) -> Array:
-        whole = np.zeros_like(lam, dtype=h.dtype)
+        whole = self._work("whole", lam.shape, h)
+        whole[...] = 0
         whole[self.block] = h
         return whole
 
@@ -222,18 +255,19 @@ class OnBlock(Objective):
         return self.objective.grad_jvp(w, self._part(lam), dw, self._part(dlam))
 
     def restrict(self, index: Array) -> Objective:
-        return OnBlock(self.objective.restrict(index), self.block)
+        return self._over(self.objective.restrict(index))
+
+    def bound(self) -> Objective:
+        return self._with_workspace()._over(self.objective.bound())
+
+    def _over(self, objective: Objective) -> OnBlock:
+        other = copy.copy(self)
+        other.objective = objective
+        return other
 
 
 def _terms(g: Objective) -> tuple[tuple[float, Objective], ...]:
     return g.terms if isinstance(g, Sum) else ((1.0, g),)
-
-
-def _total(parts: Any) -> Array:
-    total = next(parts)
-    for part in parts:
-        total = total + part
-    return total
 
 
 def _missing(objective: Objective, name: str) -> TypeError:

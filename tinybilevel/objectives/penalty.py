@@ -64,6 +64,9 @@ class L2Penalty(Objective):
             # A number does not decide the precision of float32 data; an array does.
             self.strength, self.dtype = (float(rho[0]), None) if number else (rho, rho.dtype)
 
+    def bound(self) -> L2Penalty:
+        return self._with_workspace()
+
     def _rho(self, w: Array, lam: Array) -> Array | float:
         """Expand the strengths to one per entry of w."""
         if self.strength is None:
@@ -77,26 +80,36 @@ class L2Penalty(Objective):
             return rho  # shape (1,) broadcasts
         if w.shape != self.groups.shape:
             raise ValueError(f"w must have shape {self.groups.shape} as groups has, got {w.shape}")
-        return rho[self.groups]
+        return np.take(rho, self.groups, mode="clip", out=self._work("rho", w.shape, rho))
 
-    def _per_group(self, u: Array, lam: Array) -> Array:
+    def _twice(self, name: str, rho: Array | float, w: Array) -> Array:
+        """Return 2 ρ w."""
+        out = self._work(name, w.shape, *([w] if isinstance(rho, float) else [w, rho]))
+        return np.multiply(np.multiply(w, rho, out=out), 2, out=out)
+
+    def _per_group(self, factor: float, u: Array, v: Array, lam: Array) -> Array:
+        """Return factor Σ_j u_j v_j over the entries of each group; 0 for fixed strengths."""
         if self.strength is not None:
-            return np.zeros_like(lam)
+            zero = self._work("zero", lam.shape, lam)
+            zero[...] = 0
+            return zero
+        uv = np.multiply(u, v, out=self._work("product", u.shape, u, v))
         if self.groups is None:
-            return u.sum(keepdims=True)
-        return np.bincount(self.groups, weights=u, minlength=self.n_groups).astype(u.dtype)
+            return factor * uv.sum(keepdims=True)
+        sums = np.bincount(self.groups, weights=uv, minlength=self.n_groups)
+        return factor * sums.astype(uv.dtype)
 
     def value(self, w: Array, lam: Array) -> float:
         return float((self._rho(w, lam) * w * w).sum())
 
     def grad(self, w: Array, lam: Array) -> Array:
-        return 2 * self._rho(w, lam) * w
+        return self._twice("grad", self._rho(w, lam), w)
 
     def grad_lam(self, w: Array, lam: Array) -> Array:
-        return self._per_group(w * w, lam)
+        return self._per_group(1.0, w, w, lam)
 
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
-        return 2 * self._rho(w, lam) * v, self._per_group(2 * w * v, lam)
+        return self._twice("hessian", self._rho(w, lam), v), self._per_group(2.0, w, v, lam)
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         along = 2 * self._rho(w, lam) * dw

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinybilevel.backend import Array, as_float, check_shape, promote
 from tinybilevel.objectives.base import Objective
 
@@ -62,31 +64,49 @@ class Quadratic(Objective):
         self.n_lam = M if self.C is None else self.C.shape[1]
         self.dtype = promote(G, self.C, self.d)
 
-    def _center(self, lam: Array) -> Array:
+    def bound(self) -> Quadratic:
+        return self._with_workspace()
+
+    def _map(self, lam: Array) -> Array:
+        """Return C λ."""
         check_shape("lam", lam, self.G.shape[:1] if self.C is None else self.C.shape[1:])
-        c = lam if self.C is None else self.C @ lam
-        return c if self.d is None else c + self.d
+        if self.C is None:
+            return lam
+        return np.matmul(self.C, lam, out=self._work("change", self.C.shape[:1], self.C, lam))
+
+    def _pull(self, Gv: Array, name: str) -> Array:
+        """Return −Cᵀ G v."""
+        if self.C is None:
+            return np.negative(Gv, out=self._work(name, Gv.shape, Gv))
+        out = np.matmul(Gv, self.C, out=self._work(name, self.C.shape[1:], Gv, self.C))
+        return np.negative(out, out=out)
+
+    def _curve(self, v: Array, name: str) -> Array:
+        product = np.multiply if self.G.ndim == 1 else np.matmul
+        return product(self.G, v, out=self._work(name, v.shape, self.G, v))
 
     def _residual(self, w: Array, lam: Array) -> Array:
-        return check_shape("w", w, self.G.shape[:1]) - self._center(lam)
-
-    def _curve(self, v: Array) -> Array:
-        return self.G * v if self.G.ndim == 1 else self.G @ v
+        c = self._map(lam)
+        if self.d is not None:
+            c = np.add(c, self.d, out=self._work("change", c.shape, c, self.d))
+        check_shape("w", w, c.shape)
+        return np.subtract(w, c, out=self._work("change", c.shape, w, c))
 
     def value(self, w: Array, lam: Array) -> float:
         r = self._residual(w, lam)
-        return 0.5 * float(r @ self._curve(r))
+        return 0.5 * float(r @ self._curve(r, "value"))
 
     def grad(self, w: Array, lam: Array) -> Array:
-        return self._curve(self._residual(w, lam))
+        return self._curve(self._residual(w, lam), "grad")
 
     def grad_lam(self, w: Array, lam: Array) -> Array:
-        gw = self.grad(w, lam)
-        return -gw if self.C is None else -(self.C.T @ gw)
+        return self._pull(self._curve(self._residual(w, lam), "curve"), "grad_lam")
 
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
-        Gv = self._curve(v)
-        return Gv, -Gv if self.C is None else -(self.C.T @ Gv)
+        Gv = self._curve(v, "hessian")
+        return Gv, self._pull(Gv, "mixed")
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
-        return self._curve(dw - (dlam if self.C is None else self.C @ dlam))
+        dc = self._map(dlam)
+        change = np.subtract(dw, dc, out=self._work("change", dc.shape, dw, dc))
+        return self._curve(change, "jvp")

@@ -74,6 +74,7 @@ class SoftmaxRegression(Objective):
         if y.shape != (n,) or y.dtype.kind not in "iu":
             raise ValueError(f"y must be {n} integers, got shape {y.shape} of {y.dtype}")
         self.y = y.astype(np.intp)
+        self._labels = self._label_entries()
         top = int(self.y.max())
         self.n_classes = (
             top + 1 if n_classes is None else as_count("n_classes", n_classes, minimum=1)
@@ -101,6 +102,7 @@ class SoftmaxRegression(Objective):
             raise ValueError(f"index must be a nonempty vector of integers, got {index!r}")
         part = object.__new__(SoftmaxRegression)
         part.__dict__.update(self.__dict__, X=self.X[index], y=self.y[index])
+        part._labels = part._label_entries()
         part.scale = self.scale * len(self.y) / len(index)
         part._rows = index if self._rows is None else self._rows[index]
         return part
@@ -109,32 +111,32 @@ class SoftmaxRegression(Objective):
         losses = self.losses(w)
         return float(losses @ self._weights(lam) if self.weighted else self.scale * losses.sum())
 
+    def bound(self) -> SoftmaxRegression:
+        return self._with_workspace()
+
     def grad(self, w: Array, lam: Array) -> Array:
         R = self._residual(self._softmax(w))
-        return ((R * self._weights(lam)) @ self.X).ravel()
+        return self._gather("grad", R, self._weights(lam))
 
     def grad_lam(self, w: Array, lam: Array) -> Array:
         return self._scatter(lam, self.losses(w)) if self.weighted else np.zeros_like(lam)
 
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
         """Return s Σ_i θ_i ∇²ℓ_i v and the vector of s ∇ℓ_i·v."""
-        P, dS = self._softmax_and_change(w, v)
-        dP = P * dS
-        dP -= P * dP.sum(axis=0)
-        hessian = ((dP * self._weights(lam)) @ self.X).ravel()
+        P, dS, dP = self._changes(w, v)
+        hessian = self._gather("hessian", dP, self._weights(lam))
         if not self.weighted:
             return hessian, np.zeros_like(lam)
-        return hessian, self._scatter(lam, (self._residual(P) * dS).sum(axis=0))
+        along = np.multiply(self._residual(P), dS, out=dS)
+        return hessian, self._scatter(lam, self._over_classes(np.add, along, "along"))
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         """Return s Σ_i (θ_i ∇²ℓ_i dw + dθ_i ∇ℓ_i)."""
-        P, dS = self._softmax_and_change(w, dw)
-        dP = P * dS
-        dP -= P * dP.sum(axis=0)
+        P, _, dP = self._changes(w, dw)
         dR = dP * self._weights(lam)
         if self.weighted:
             dR = dR + self._residual(P) * self._weights(dlam)
-        return (dR @ self.X).ravel()
+        return self._gather("jvp", dR, 1.0)
 
     def predict(self, w: Array, X: Array) -> Array:
         """Return the most likely class of each row of `X`, (n,)."""
@@ -142,9 +144,10 @@ class SoftmaxRegression(Objective):
 
     def losses(self, w: Array) -> Array:
         """Return ℓ_i(W) for each example, (n,), unweighted and unscaled."""
-        S = self._scores(self._matrix(w))
-        S -= S.max(axis=0)
-        return np.log(np.exp(S).sum(axis=0)) - S[self.y, np.arange(S.shape[1])]
+        S = self._scores("P", self._matrix(w))
+        S -= self._over_classes(np.maximum, S)
+        own = np.take(S, self._labels)
+        return np.log(np.exp(S, out=S).sum(axis=0)) - own
 
     def _matrix(self, w: Array) -> Array:
         if w.shape != (self.size,):
@@ -154,38 +157,69 @@ class SoftmaxRegression(Objective):
             )
         return w.reshape(self.n_classes, self.n_features)
 
+    def _label_entries(self) -> Array:
+        """Return where entry (y_i, i) of a (C, n) array lies in memory, (n,)."""
+        return self.y * len(self.y) + np.arange(len(self.y))
+
     def _weights(self, lam: Array) -> Array | float:
         if not self.weighted:
             return self.scale
         if lam.shape != (self.n_lam,):
             raise ValueError(f"lam must hold {self.n_lam} example weights, got shape {lam.shape}")
-        return self.scale * (lam if self._rows is None else lam[self._rows])
+        lam = lam if self._rows is None else lam[self._rows]
+        return np.multiply(lam, self.scale, out=self._work("weights", lam.shape, lam))
 
     def _scatter(self, lam: Array, per_example: Array) -> Array:
+        per_example *= self.scale
         if self._rows is None:
-            return self.scale * per_example
-        whole = np.zeros_like(lam, dtype=per_example.dtype)
-        np.add.at(whole, self._rows, self.scale * per_example)
+            return per_example
+        whole = self._work("mixed", lam.shape, per_example)
+        whole[...] = 0
+        np.add.at(whole, self._rows, per_example)
         return whole
 
     def _softmax(self, w: Array) -> Array:
-        return _normalised_exp(self._scores(self._matrix(w)))
+        return self._normalised_exp(self._scores("P", self._matrix(w)))
 
-    def _softmax_and_change(self, w: Array, v: Array) -> tuple[Array, Array]:
-        both = self._scores(np.concatenate([self._matrix(w), self._matrix(v)]))
-        return _normalised_exp(both[: self.n_classes]), both[self.n_classes :]
+    def _changes(self, w: Array, v: Array) -> tuple[Array, Array, Array]:
+        """Return P, dS and dP = P ∘ (dS − Σ_c P dS), the change of P along dS."""
+        W, V = self._matrix(w), self._matrix(v)
+        WV = self._work("W and V", (2 * len(W), W.shape[1]), W, V)
+        both = self._scores("both", np.concatenate([W, V], out=WV))
+        P, dS = self._normalised_exp(both[: self.n_classes]), both[self.n_classes :]
+        dP = np.multiply(P, dS, out=self._work("dP", P.shape, P))
+        mean = self._over_classes(np.add, dP)
+        dP -= np.multiply(P, mean, out=self._work("term", P.shape, P))
+        return P, dS, dP
 
-    def _scores(self, W: Array) -> Array:
+    def _scores(self, name: str, W: Array) -> Array:
         # BLAS reads X faster as the tall left factor; the copy is of the small result.
-        return np.ascontiguousarray((self.X @ W.T).T)
+        tall = self._work("tall " + name, (len(self.X), len(W)), self.X, W)
+        np.matmul(self.X, W.T, out=tall)
+        S = self._work(name, tall.shape[::-1], tall)
+        S[...] = tall.T
+        return S
+
+    def _gather(self, name: str, R: Array, weights: Array | float) -> Array:
+        """Return (R ∘ weights) X."""
+        operands = [R] if isinstance(weights, float) else [R, weights]
+        R = np.multiply(R, weights, out=self._work("weighted", R.shape, *operands))
+        out = self._work(name, (self.n_classes, self.n_features), R, self.X)
+        return np.matmul(R, self.X, out=out).ravel()
 
     def _residual(self, P: Array) -> Array:
-        P[self.y, np.arange(P.shape[1])] -= 1
+        # Indices into P.ravel(), which NumPy reads and writes without a copy.
+        own = self._work("own", self.y.shape, P)
+        np.take(P, self._labels, out=own, mode="clip")
+        own -= 1
+        np.put(P, self._labels, own)
         return P
 
+    def _over_classes(self, ufunc: np.ufunc, S: Array, name: str = "per example") -> Array:
+        return ufunc.reduce(S, axis=0, out=self._work(name, S.shape[1:], S))
 
-def _normalised_exp(S: Array) -> Array:
-    S -= S.max(axis=0)
-    np.exp(S, out=S)
-    S /= S.sum(axis=0)
-    return S
+    def _normalised_exp(self, S: Array) -> Array:
+        S -= self._over_classes(np.maximum, S)
+        np.exp(S, out=S)
+        S /= self._over_classes(np.add, S)
+        return S

@@ -67,7 +67,9 @@ class AdamTransition(GradientTransition):
         moved = x - self.step_size(t, lam) * m_hat / (root + self.eps)
         return np.concatenate([moved, m, s], out=out)
 
-    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
+    def vjp(
+        self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
+    ) -> tuple[Array, Array]:
         a, b, c = _thirds(alpha)
         g, gamma = self.at(t), self.step_size(t, lam)
         grad = g.grad(_thirds(w)[0], lam)

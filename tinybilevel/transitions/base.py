@@ -34,13 +34,14 @@ class Transition:
     ``initial_vjp(lam, alpha)``         (N,)          B_0 α
     ``initial_jvp(lam, dlam)``          (M,)          dλ B_0
     ``step(t, w, lam, out=None)``       (M,)          Ξ_{t+1}(w_t, λ), t = 0 … T−1
-    ``vjp(t, w, lam, alpha)``           ((M,), (N,))  A_{t+1} α and B_{t+1} α, at w = w_t
+    ``vjp(t, w, lam, alpha, out=None)`` ((M,), (N,))  A_{t+1} α and B_{t+1} α, at w = w_t
     ``jvp(t, w, lam, dw, dlam)``        (M,)          dw A_{t+1} + dλ B_{t+1}, at w = w_t
     ``readout(w)``                      (≤ M,)        what the upper level sees of the state
     ==================================  ============  ===========================================
 
     ``w`` is the whole state: momentum and other buffers follow the lower-level variable in it.
-    ``out`` is where the next state is written; it never overlaps ``w``.
+    ``out``, an array or a pair of them, is where results may be written instead of into new arrays;
+    it never overlaps what goes in.
 
     Parameters
     ----------
@@ -82,7 +83,9 @@ class Transition:
         """Return Ξ_{t+1}(w_t, λ), written into `out` where given."""
         raise TypeError(f"{type(self).__name__} must define step")
 
-    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
+    def vjp(
+        self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
+    ) -> tuple[Array, Array]:
         """Return A_{t+1} α, (M,), and B_{t+1} α, (N,), in one pass."""
         raise TypeError(f"{type(self).__name__} must define vjp")
 
@@ -97,6 +100,10 @@ class Transition:
     def readout_vjp(self, alpha: Array) -> Array:
         """Return α for the whole state: α for the variable, 0 for the buffers."""
         return self._pad(alpha)
+
+    def bound(self) -> Transition:
+        """Return the transition for one call of a method; see `Objective.bound`."""
+        return self
 
     def starting_at(self, w: Array) -> Transition:
         """Return the same dynamics from the fixed state's variable `w`, so that B_0 = 0."""
@@ -155,7 +162,9 @@ class FunctionTransition(Transition):
         out[...] = result
         return out
 
-    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
+    def vjp(
+        self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
+    ) -> tuple[Array, Array]:
         return check_pair("vjp", self._vjp(t, w, lam, alpha), w.shape, lam.shape)
 
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -48,6 +49,11 @@ class GradientTransition(Transition):
         self.step_size = as_coefficient("step_size", step_size)
         self.batches = batches
 
+    def bound(self) -> Self:
+        other = copy.copy(self)
+        other.objective = self.objective.bound()
+        return other
+
     def at(self, t: int) -> Objective:
         """Return the objective that step t follows."""
         if self.batches is None:
@@ -79,15 +85,19 @@ class GradientDescent(GradientTransition):
     """
 
     def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
-        return np.subtract(w, self.step_size(t, lam) * self.at(t).grad(w, lam), out=out)
+        move = np.multiply(self.at(t).grad(w, lam), self.step_size(t, lam), out=out)
+        return np.subtract(w, move, out=out)
 
-    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
-        g, gamma = self.at(t), self.step_size(t, lam)
-        hessian, mixed = g.grad_vjp(w, lam, gamma * alpha)
-        B_alpha = -mixed
+    def vjp(
+        self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
+    ) -> tuple[Array, Array]:
+        A_alpha, B_alpha = out or (None, None)
+        g = self.at(t)
+        hessian, mixed = g.grad_vjp(w, lam, np.multiply(alpha, self.step_size(t, lam), out=A_alpha))
+        B_alpha = np.negative(mixed, out=B_alpha)
         if self.step_size.learned:
             B_alpha = self.step_size.pull(-g.grad(w, lam) * alpha, B_alpha)
-        return alpha - hessian, B_alpha
+        return np.subtract(alpha, hessian, out=A_alpha), B_alpha
 
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         g = self.at(t)

@@ -52,7 +52,9 @@ class HeavyBall(GradientTransition):
         v_next = mu * v - self.step_size(t, lam) * self.at(t).grad(y, lam)
         return np.concatenate([x + v_next, v_next], out=out)
 
-    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
+    def vjp(
+        self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
+    ) -> tuple[Array, Array]:
         x, v = _halves(w)
         a, b = _halves(alpha)
         g, gamma, mu = self.at(t), self.step_size(t, lam), self.momentum(t, lam)

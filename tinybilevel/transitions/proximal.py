@@ -43,7 +43,9 @@ class ProximalGradient(GradientTransition):
         z = w - gamma * self.at(t).grad(w, lam)
         return np.multiply(np.sign(z), np.maximum(np.abs(z) - gamma * self.l1(t, lam), 0), out=out)
 
-    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
+    def vjp(
+        self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
+    ) -> tuple[Array, Array]:
         g, gamma, tau = self.at(t), self.step_size(t, lam), self.l1(t, lam)
         grad = g.grad(w, lam)
         z = w - gamma * grad
