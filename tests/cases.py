@@ -4,9 +4,11 @@ Each function builds its cases afresh in one dtype, with read-only inputs, so th
 writes into what it was given fails.
 """
 
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 import tinybilevel as tb
 
@@ -71,6 +73,23 @@ def cosine_of_state():
     return tb.Objective.from_functions(value=total_sine, grad=cosines)
 
 
+def sparse_softmax(dtype, **options):
+    X = csr_array(normal(1, 5, 2, dtype=dtype) * (normal(3, 5, 2) > -0.5).astype(dtype))
+    return tb.SoftmaxRegression(X, [0, 1, 2, 0, 1], 3, **options)
+
+
+def compiled_softmax(dtype):
+    if find_spec("numba") is None:
+        return {}
+    plain = dict(dtype=dtype, backend="numba")
+    return {
+        "softmax-numba": (softmax(**plain), 6, 5),
+        "softmax-numba-unweighted": (softmax(weighted=False, **plain), 6, 2),
+        "softmax-numba-sparse": (sparse_softmax(dtype, backend="numba"), 6, 5),
+        "sum-numba": (softmax(**plain) + 0.1 * tb.L2Penalty(1.0), 6, 5),
+    }
+
+
 def softmax(n=5, d=2, C=3, *, dtype=np.float64, **options):
     y = np.random.default_rng(n).integers(C, size=n)
     return tb.SoftmaxRegression(normal(1, n, d, dtype=dtype), y, C, **options)
@@ -98,6 +117,9 @@ def objectives(dtype=np.float64):
         "softmax-one-feature": (softmax(d=1, dtype=dtype), 3, 5),
         "softmax-one-class": (softmax(C=1, dtype=dtype), 2, 5),
         "softmax-two-classes": (softmax(C=2, dtype=dtype), 4, 5),
+        "softmax-sparse": (sparse_softmax(dtype), 6, 5),
+        "softmax-sparse-batch": (sparse_softmax(dtype).restrict([3, 0, 3]), 6, 5),
+        **compiled_softmax(dtype),
         "softmax-unseen-classes": (tb.SoftmaxRegression(G[:3, :2], [0, 1, 0], 4), 8, 3),
         "l2-number": (ridge, 6, 2),
         "l2-groups": (tb.L2Penalty(np.array([0.5, 2], dtype), groups=[0, 1, 1]), 3, 2),

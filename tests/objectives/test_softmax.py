@@ -1,10 +1,14 @@
+import sys
+
 import cases
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import coo_array, csr_array
 
 import tinybilevel as tb
+from tinybilevel.objectives import softmax
 
 sizes = st.integers(1, 8)
 
@@ -139,3 +143,83 @@ def test_wrong_sizes_do_not_broadcast():
 def test_batch_must_be_a_vector_of_integers(index):
     with pytest.raises(ValueError, match="index must be a nonempty vector of integers, got"):
         cases.softmax().restrict(index)
+
+
+def test_a_sparse_X_is_the_dense_one():
+    X = cases.normal(0, 6, 4) * (cases.normal(1, 6, 4) > 0)
+    y, lam = [0, 1, 2, 0, 1, 2], np.arange(6.0)
+    w, v = cases.normal(2, 2, 12)
+    dense = tb.SoftmaxRegression(X, y)
+    for g in (tb.SoftmaxRegression(csr_array(X), y), tb.SoftmaxRegression(coo_array(X), y)):
+        found, expected = (cases.objective_calls(each, w[:12], lam) for each in (g, dense))
+        for name, result in expected.items():
+            for a, b in zip(cases.arrays(found[name]), cases.arrays(result), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+        np.testing.assert_array_equal(g.predict(v, csr_array(X)), dense.predict(v, X))
+
+
+def test_a_sparse_X_is_checked():
+    with pytest.raises(TypeError, match="X must be float32 or float64, got dtype int64"):
+        tb.SoftmaxRegression(csr_array(np.eye(2, dtype=np.int64)), [0, 1])
+    with pytest.raises(ValueError, match="X must be finite"):
+        tb.SoftmaxRegression(csr_array(np.diag([1.0, np.nan])), [0, 1])
+
+
+def test_backend_names_what_there_is():
+    with pytest.raises(ValueError, match=r"backend must be .*got 'cuda'"):
+        tb.SoftmaxRegression(np.eye(2), [0, 1], backend="cuda")
+
+
+def test_numba_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tinybilevel.kernels.softmax", None)
+    with pytest.raises(ImportError, match=r'needs Numba: pip install "tinybilevel\[fast\]"'):
+        tb.SoftmaxRegression(np.eye(2), [0, 1], backend="numba")
+
+
+def test_auto_takes_the_kernel_for_large_data_alone(monkeypatch):
+    pytest.importorskip("numba")
+    g = tb.SoftmaxRegression(np.eye(3), [0, 1, 2])
+    assert g._kernel is None
+    monkeypatch.setattr(softmax, "_LARGE", 27)
+    assert tb.SoftmaxRegression(np.eye(3), [0, 1, 2])._kernel is not None
+    assert tb.SoftmaxRegression(np.eye(3), [0, 1, 2], backend="numpy")._kernel is None
+    monkeypatch.setattr(softmax, "_LARGE", 28)
+    assert tb.SoftmaxRegression(np.eye(3), [0, 1, 2])._kernel is None
+    monkeypatch.setattr(softmax, "_LARGE", 0)
+    monkeypatch.setattr(softmax, "find_spec", lambda name: None)
+    assert tb.SoftmaxRegression(np.eye(3), [0, 1, 2])._kernel is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_a_hypergradient_is_the_same_by_either_backend(dtype, density):
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(0)
+    X = (rng.random((150, 60)) * (rng.random((150, 60)) < density)).astype(dtype)
+    y = rng.integers(0, 10, 150)
+    lam = rng.standard_normal(100).astype(dtype)
+    found = []
+    for backend in ("numpy", "numba"):
+        problem = tb.problems.hypercleaning(
+            X[:100], y[:100], X[100:], y[100:], T=30, step_size=0.3, backend=backend
+        )
+        assert (problem.upper._kernel is None) == (backend == "numpy")
+        found.append(tb.KRMD(K=20)(problem, lam))
+    plain, compiled = found
+    tol = 1e-13 if dtype is np.float64 else 1e-4
+    assert tb.testing.relative_error(compiled.grad, plain.grad) < tol
+    assert tb.testing.relative_error(compiled.w, plain.w) < tol
+    assert abs(compiled.value - plain.value) < tol * plain.value
+    assert compiled.grad.dtype == dtype
+
+
+def test_a_mix_of_dtypes_goes_to_the_plain_bodies():
+    pytest.importorskip("numba")
+    X = cases.normal(0, 6, 4, dtype=np.float32)
+    y, w, lam = [0, 1, 2, 0, 1, 2], cases.normal(2, 12), np.arange(6.0)
+    calls = [
+        cases.objective_calls(tb.SoftmaxRegression(X, y, backend=b), w, lam)
+        for b in ("numpy", "numba")
+    ]
+    cases.assert_same(*calls)
+    assert calls[1]["grad"].dtype == np.float64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from tinybilevel.backend import Array, as_count, as_float
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["SoftmaxRegression"]
+
+#: Multiply-adds of one product with X from which compiled code repays being loaded.
+_LARGE = 20_000_000
 
 
 class SoftmaxRegression(Objective):
@@ -31,7 +35,7 @@ class SoftmaxRegression(Objective):
 
     Parameters
     ----------
-    X : array_like (n, d)
+    X : array_like or scipy.sparse array (n, d)
         Examples, float32 or float64; append a column of ones for a bias.
     y : array_like (n,) of int
         Classes, 0 … C−1.
@@ -42,11 +46,18 @@ class SoftmaxRegression(Objective):
         does not enter.
     scale : float, optional
         s; by default 1/n, the mean.
+    backend : {"auto", "numpy", "numba"}
+        Who computes the value, the gradient and its vjp: the plain bodies, or
+        `tinybilevel.kernels`, which need the extra ``fast``. "auto" takes those where they are
+        installed and X is large. They compute in the dtype of X, and leave a mix of dtypes to the
+        plain bodies; they skip the zeros of X, also those that an infinite w would turn to NaN.
 
     Raises
     ------
     TypeError, ValueError
         If X or y has the wrong dtype or shape, or a class is out of range.
+    ImportError
+        If `backend` is "numba" and Numba is not installed.
 
     Examples
     --------
@@ -65,8 +76,9 @@ class SoftmaxRegression(Objective):
         *,
         weighted: bool = True,
         scale: float | None = None,
+        backend: str = "auto",
     ) -> None:
-        self.X = as_float("X", X, ndim=2)
+        self.X = _examples(X)
         n, self.n_features = self.X.shape
         if n == 0 or self.n_features == 0:
             raise ValueError(f"X must have at least one row and one column, got {self.X.shape}")
@@ -84,8 +96,9 @@ class SoftmaxRegression(Objective):
         self.weighted = bool(weighted)
         self.scale = 1.0 / n if scale is None else float(scale)
         self.n_lam = n if weighted else None
-        self.dtype = self.X.dtype
+        self.dtype, self._entries = self.X.dtype, np.empty(0, self.X.dtype)
         self._rows: Array | None = None
+        self._kernel = _kernel(backend, self.X, self.y, self.n_classes)
 
     @property
     def size(self) -> int:
@@ -103,6 +116,7 @@ class SoftmaxRegression(Objective):
         part = object.__new__(SoftmaxRegression)
         part.__dict__.update(self.__dict__, X=self.X[index], y=self.y[index])
         part._labels = part._label_entries()
+        part._kernel = None
         part.scale = self.scale * len(self.y) / len(index)
         part._rows = index if self._rows is None else self._rows[index]
         return part
@@ -112,9 +126,14 @@ class SoftmaxRegression(Objective):
         return float(losses @ self._weights(lam) if self.weighted else self.scale * losses.sum())
 
     def bound(self) -> SoftmaxRegression:
-        return self._with_workspace()
+        other = self._with_workspace()
+        other._kernel = None if self._kernel is None else self._kernel.bound()
+        return other
 
     def grad(self, w: Array, lam: Array) -> Array:
+        if self._compiled(w, lam):
+            W, out = self._matrix(w), self._work("grad", (self.n_classes, self.n_features), w)
+            return self._kernel.grad(W, self._weight_array(w, lam), out).ravel()
         R = self._residual(self._softmax(w))
         return self._gather("grad", R, self._weights(lam))
 
@@ -123,6 +142,12 @@ class SoftmaxRegression(Objective):
 
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
         """Return s Σ_i θ_i ∇²ℓ_i v and the vector of s ∇ℓ_i·v."""
+        if self._compiled(w, lam, v):
+            out = self._work("hessian", (self.n_classes, self.n_features), w)
+            along, weights = self._work("along", self.y.shape, w), self._weight_array(w, lam)
+            self._kernel.grad_vjp(self._matrix(w), self._matrix(v), weights, out, along)
+            mixed = self._scatter(lam, along) if self.weighted else np.zeros_like(lam)
+            return out.ravel(), mixed
         P, dS, dP = self._changes(w, v)
         hessian = self._gather("hessian", dP, self._weights(lam))
         if not self.weighted:
@@ -140,11 +165,14 @@ class SoftmaxRegression(Objective):
 
     def predict(self, w: Array, X: Array) -> Array:
         """Return the most likely class of each row of `X`, (n,)."""
-        return np.argmax(self._matrix(w) @ X.T, axis=0)
+        return np.argmax(X @ self._matrix(w).T, axis=1)
 
     def losses(self, w: Array) -> Array:
         """Return ℓ_i(W) for each example, (n,), unweighted and unscaled."""
-        S = self._scores("P", self._matrix(w))
+        W = self._matrix(w)
+        if self._compiled(w):
+            return self._kernel.losses(W, np.empty_like(w, shape=self.y.shape))
+        S = self._scores("P", W)
         S -= self._over_classes(np.maximum, S)
         own = np.take(S, self._labels)
         return np.log(np.exp(S, out=S).sum(axis=0)) - own
@@ -156,6 +184,13 @@ class SoftmaxRegression(Objective):
                 f"{self.n_features} features, got {w.shape}"
             )
         return w.reshape(self.n_classes, self.n_features)
+
+    def _compiled(self, *vectors: Array) -> bool:
+        return self._kernel is not None and all(v.dtype == self.dtype for v in vectors)
+
+    def _weight_array(self, w: Array, lam: Array) -> Array:
+        weights = self._weights(lam)
+        return np.full_like(w, weights, shape=1) if isinstance(weights, float) else weights
 
     def _label_entries(self) -> Array:
         """Return where entry (y_i, i) of a (C, n) array lies in memory, (n,)."""
@@ -194,8 +229,8 @@ class SoftmaxRegression(Objective):
 
     def _scores(self, name: str, W: Array) -> Array:
         # BLAS reads X faster as the tall left factor; the copy is of the small result.
-        tall = self._work("tall " + name, (len(self.X), len(W)), self.X, W)
-        np.matmul(self.X, W.T, out=tall)
+        tall = self._work("tall " + name, (len(self.y), len(W)), W, self._entries)
+        _matmul(self.X, W.T, tall)
         S = self._work(name, tall.shape[::-1], tall)
         S[...] = tall.T
         return S
@@ -204,8 +239,8 @@ class SoftmaxRegression(Objective):
         """Return (R ∘ weights) X."""
         operands = [R] if isinstance(weights, float) else [R, weights]
         R = np.multiply(R, weights, out=self._work("weighted", R.shape, *operands))
-        out = self._work(name, (self.n_classes, self.n_features), R, self.X)
-        return np.matmul(R, self.X, out=out).ravel()
+        out = self._work(name, (self.n_classes, self.n_features), R, self._entries)
+        return _matmul(R, self.X, out).ravel()
 
     def _residual(self, P: Array) -> Array:
         # Indices into P.ravel(), which NumPy reads and writes without a copy.
@@ -223,3 +258,37 @@ class SoftmaxRegression(Objective):
         np.exp(S, out=S)
         S /= self._over_classes(np.add, S)
         return S
+
+
+def _examples(X: Any) -> Any:
+    """Check X; a sparse one comes back in compressed rows."""
+    if not hasattr(X, "tocsr"):
+        return as_float("X", X, ndim=2)
+    from scipy.sparse import csr_array
+
+    X = csr_array(X)
+    as_float("X", X.data)
+    return X
+
+
+def _kernel(backend: str, X: Any, y: Array, n_classes: int) -> Any:
+    if backend not in ("auto", "numpy", "numba"):
+        raise ValueError(f'backend must be "auto", "numpy" or "numba", got {backend!r}')
+    sparse = hasattr(X, "tocsr")
+    work = (X.nnz if sparse else X.size) * n_classes
+    usable = (sparse or isinstance(X, np.ndarray)) and find_spec("numba") is not None
+    if backend == "numpy" or (backend == "auto" and (work < _LARGE or not usable)):
+        return None
+    try:
+        from tinybilevel.kernels.softmax import Softmax
+    except ImportError as error:
+        raise ImportError('backend="numba" needs Numba: pip install "tinybilevel[fast]"') from error
+    return Softmax(X, y, n_classes)
+
+
+def _matmul(A: Any, B: Any, out: Array) -> Array:
+    """Write A B; SciPy's sparse products have no `out`."""
+    if hasattr(A, "tocsr") or hasattr(B, "tocsr"):
+        out[...] = A @ B
+        return out
+    return np.matmul(A, B, out=out)

@@ -25,6 +25,7 @@ def hypercleaning(
     step_size: float = 1.0,
     regularization: float = 1e-3,
     n_classes: int | None = None,
+    backend: str = "auto",
 ) -> BilevelProblem:
     """Weigh each training example so that the classifier they train does well on clean data.
 
@@ -49,6 +50,8 @@ def hypercleaning(
         c.
     n_classes : int, optional
         C; by default the largest class in `y` and `y_val` plus one.
+    backend : {"auto", "numpy", "numba"}
+        See `SoftmaxRegression`.
 
     Returns
     -------
@@ -86,9 +89,9 @@ def hypercleaning(
             )
         n_classes = int(max(y.max(), y_val.max())) + 1
     n = len(X)
-    loss = SoftmaxRegression(append_bias(X), y, n_classes)
+    loss = SoftmaxRegression(append_bias(X), y, n_classes, backend=backend)
     lower = loss + (1.0 / n) * L2Penalty(regularization)
-    upper = SoftmaxRegression(append_bias(X_val), y_val, n_classes, weighted=False)
+    upper = SoftmaxRegression(append_bias(X_val), y_val, n_classes, weighted=False, backend=backend)
     return BilevelProblem(
         GradientDescent(lower, step_size, initial=np.zeros(loss.size, dtype=X.dtype)),
         upper=upper,

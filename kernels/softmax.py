@@ -1,0 +1,328 @@
+"""Softmax regression in one pass over X: what the plain body does, block by block.
+
+A block of rows is read from memory once. While it is in cache, its scores, their softmax, what
+the product needs of each example, and the block's part of the sum over examples are all computed.
+Zeros are skipped where X is sparse, as a `scipy.sparse` matrix or as images are.
+
+Threads take chunks of rows as they get to them, so that a busy core delays little. Each chunk has
+its own sum, and these are added in order: results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from numba import config, njit
+
+from tinybilevel.kernels.tiles import (
+    ROWS,
+    add_tile,
+    count_up,
+    dot_tile,
+    lanes,
+    row_dot,
+    row_exp,
+    row_max,
+    row_residual,
+    row_scale,
+    sparse_gather,
+    sparse_scatter,
+)
+
+__all__ = ["Softmax"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_CHUNKS = 8
+#: Bytes of X that a block may take, well below the second-level cache of a core.
+_BLOCK = 300_000
+#: Rows of a block of nonzeros: many, since each block goes through all columns.
+_SPARSE_ROWS = 640
+_CLASSES = 5
+_VECTORS = 4
+
+_dot, _dot_class = dot_tile(ROWS, _CLASSES), dot_tile(ROWS, 1)
+_dot_row, _dot_one = dot_tile(1, _CLASSES), dot_tile(1, 1)
+_add, _add_class = add_tile(_VECTORS, _CLASSES), add_tile(_VECTORS, 1)
+_add_vector, _add_one = add_tile(1, _CLASSES), add_tile(1, 1)
+
+_LOSSES, _GRAD, _GRAD_VJP = range(3)
+
+
+class Softmax:
+    """The products of `tinybilevel.SoftmaxRegression`, compiled.
+
+    Parameters
+    ----------
+    X : ndarray or scipy.sparse array (n, d)
+        Examples, float32 or float64.
+    y : ndarray (n,) of int
+        Classes.
+    n_classes : int
+        C.
+    sparse : bool, optional
+        Skip zeros. By default where X is sparse, or where that is faster.
+    threads : int, optional
+        By default Numba's number, ``NUMBA_NUM_THREADS``.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        y: Array,
+        n_classes: int,
+        *,
+        sparse: bool | None = None,
+        threads: int | None = None,
+    ) -> None:
+        n, d = self.shape = X.shape
+        self.n_classes, self.y, self.dtype = n_classes, y.astype(np.int64), X.dtype
+        self.threads = _threads() if threads is None else threads
+        vector = lanes(X.dtype.itemsize)
+        stride = -(-n_classes // vector) * vector
+        if sparse is None:
+            sparse = not isinstance(X, np.ndarray) or _skipping_pays(X, n_classes, stride)
+        ld = stride if sparse else -(-d // vector) * vector
+        # Chunks of whole blocks, blocks of whole tiles.
+        most = _SPARSE_ROWS if sparse else max(_BLOCK // (ld * X.dtype.itemsize), 1)
+        blocks = -(-n // (_CHUNKS * most))
+        block = -(-n // (_CHUNKS * blocks * ROWS)) * ROWS
+        self._chunks = -(-n // (blocks * block))
+        self._sizes = (n_classes, ld, stride, vector, blocks, block)
+        self._width = d * stride if sparse else n_classes * ld
+        self._by_class = not sparse
+        self._X = _by_column(X, block) if sparse else _padded(X, ld)
+        self._buffers: tuple[Array, ...] | None = None
+
+    def bound(self) -> Softmax:
+        """Return the same products with working memory of their own, for one thread's use."""
+        other = object.__new__(Softmax)
+        other.__dict__.update(self.__dict__)
+        other._buffers = other._allocate()
+        return other
+
+    def losses(self, W: Array, out: Array) -> Array:
+        """Write ℓ_i(W), (n,)."""
+        return self._run(_LOSSES, W, W, out, out)
+
+    def grad(self, W: Array, weights: Array, out: Array) -> Array:
+        """Write Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
+        out[...] = self._run(_GRAD, W, W, weights, weights)
+        return out
+
+    def grad_vjp(self, W: Array, V: Array, weights: Array, out: Array, mixed: Array) -> Array:
+        """Write Σ_i weights_i ∇²ℓ_i(W) V, (C, d), and ∇ℓ_i(W)·V to `mixed`, (n,)."""
+        out[...] = self._run(_GRAD_VJP, W, V, weights, mixed)
+        return out
+
+    def _allocate(self) -> tuple[Array, ...]:
+        *_, stride, _, _, block = self._sizes
+        factors = _aligned((3, self._width), self.dtype)
+        scratch = _aligned((self.threads, 2, block * stride), self.dtype)
+        return factors, scratch, _aligned((self._chunks, self._width), self.dtype)
+
+    def _run(self, product: int, W: Array, V: Array, weights: Array, per_example: Array) -> Array:
+        """Run a product; return its sum over examples, (C, d), in working memory."""
+        factors, scratch, sums = self._buffers or self._allocate()
+        self._matrix(factors[0])[...] = W
+        if product == _GRAD_VJP:
+            self._matrix(factors[1])[...] = V
+        # The next chunk to take, how many are done, and the next thread's scratch.
+        counter = np.zeros(3, np.int64)
+        args: tuple[Any, ...] = (counter, product, self._X, self.y, weights)
+        args += (factors[0], factors[1], scratch, sums, per_example, self._sizes)
+        _pool.share(self.threads - 1, _work, args)
+        _work(*args)
+        _wait(counter, self._chunks)
+        if product == _LOSSES:
+            return per_example
+        return self._matrix(np.add.reduce(sums, axis=0, out=factors[2]))
+
+    def _matrix(self, flat: Array) -> Array:
+        """Return the (C, d) matrix that is kept in padded rows of features or of classes."""
+        n_classes, ld = self._sizes[:2]
+        if self._by_class:
+            return flat.reshape(n_classes, ld)[:, : self.shape[1]]
+        return flat.reshape(self.shape[1], ld)[:, :n_classes].T
+
+
+def _threads() -> int:
+    return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+
+
+def _skipping_pays(X: Array, n_classes: int, stride: int) -> bool:
+    # A nonzero costs a vector of all classes; an entry of a dense row costs each class once.
+    return bool(np.count_nonzero(X) / X.size * stride < 0.5 * n_classes)
+
+
+def _padded(X: Array, ld: int) -> tuple[Array, ...]:
+    """Return X in rows of whole vectors, and empty arrays for what `_by_column` has more."""
+    data = _aligned((len(X), ld), X.dtype)
+    data[:, : X.shape[1]] = X
+    return data.reshape(-1), np.empty(0, np.int32), *(np.empty(0, np.int64) for _ in range(3))
+
+
+def _by_column(X: Any, block: int) -> tuple[Array, ...]:
+    """Return the nonzeros of X, block by block of rows, each by column.
+
+    They are in data[p], in row index[p] of their block, for p from starts[q] to starts[q + 1] in
+    column columns[q], for q from blocks[b] to blocks[b + 1] in block b.
+    """
+    from scipy.sparse import csc_array
+
+    data, index, columns, starts, blocks = [], [], [], [np.zeros(1, np.int64)], [0]
+    for first in range(0, X.shape[0], block):
+        part = csc_array(X[first : first + block])
+        part.sum_duplicates()
+        used = np.flatnonzero(np.diff(part.indptr))
+        starts.append(part.indptr[used + 1].astype(np.int64) + starts[-1][-1])
+        data.append(part.data)
+        index.append(part.indices.astype(np.int32))
+        columns.append(used.astype(np.int64))
+        blocks.append(blocks[-1] + len(used))
+    return (
+        *(np.concatenate(parts) for parts in (data, index, columns, starts)),
+        np.array(blocks, np.int64),
+    )
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return zeros that begin on a cache line, which no vector then straddles."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+@njit(nogil=True, cache=True)
+def _wait(counter, chunks):  # type: ignore[no-untyped-def]
+    while count_up(counter, 1, 0) < chunks:
+        pass
+
+
+@njit(nogil=True, cache=True)
+def _scores(X, b, first, rows, W, sizes, S):  # type: ignore[no-untyped-def]
+    """S[i, c] = W_c · x_{first+i}, for the rows of block b."""
+    data, index, columns, starts, blocks = X
+    classes, ld, stride, vector, _, _ = sizes
+    if blocks.size:
+        S[: rows * stride] = 0
+        for q in range(blocks[b], blocks[b + 1]):
+            for c in range(0, stride, vector):
+                w = columns[q] * ld + c
+                sparse_scatter(data, index, starts[q], starts[q + 1], W, w, S, c, stride)
+        return
+    n = ld // vector
+    tall, wide = rows - rows % ROWS, classes - classes % _CLASSES
+    for i in range(0, tall, ROWS):
+        x, s = (first + i) * ld, i * stride
+        for c in range(0, wide, _CLASSES):
+            _dot(data, x, ld, W, c * ld, ld, n, S, s + c, stride)
+        for c in range(wide, classes):
+            _dot_class(data, x, ld, W, c * ld, ld, n, S, s + c, stride)
+    for i in range(tall, rows):
+        x, s = (first + i) * ld, i * stride
+        for c in range(0, wide, _CLASSES):
+            _dot_row(data, x, ld, W, c * ld, ld, n, S, s + c, stride)
+        for c in range(wide, classes):
+            _dot_one(data, x, ld, W, c * ld, ld, n, S, s + c, stride)
+
+
+@njit(nogil=True, cache=True)
+def _add_up(X, b, first, rows, R, sizes, G):  # type: ignore[no-untyped-def]
+    """G_c += Σ_i R[i, c] x_{first+i}, over the rows of block b."""
+    data, index, columns, starts, blocks = X
+    classes, ld, stride, vector, _, _ = sizes
+    if blocks.size:
+        for q in range(blocks[b], blocks[b + 1]):
+            for c in range(0, stride, vector):
+                g = columns[q] * ld + c
+                sparse_gather(data, index, starts[q], starts[q + 1], R, c, stride, G, g)
+        return
+    x = first * ld
+    wide, far = classes - classes % _CLASSES, ld - ld % (_VECTORS * vector)
+    for c in range(0, wide, _CLASSES):
+        for j in range(0, far, _VECTORS * vector):
+            _add(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
+        for j in range(far, ld, vector):
+            _add_vector(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
+    for c in range(wide, classes):
+        for j in range(0, far, _VECTORS * vector):
+            _add_class(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
+        for j in range(far, ld, vector):
+            _add_one(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
+
+
+@njit(nogil=True, cache=True)
+def _work(counter, product, X, y, weights, W, V, scratch, sums, per_example, sizes):  # type: ignore[no-untyped-def]
+    """Take chunks until none is left."""
+    classes, _, stride, _, blocks, block = sizes
+    mine = scratch[count_up(counter, 2, 1)]
+    S, D = mine[0], mine[1]
+    while True:
+        k = count_up(counter, 0, 1)
+        if k >= sums.shape[0]:
+            return
+        G = sums[k]
+        G[:] = 0
+        for b in range(k * blocks, (k + 1) * blocks):
+            first = b * block
+            rows = min(block, y.size - first)
+            if rows <= 0:
+                break
+            _scores(X, b, first, rows, W, sizes, S)
+            if product == _GRAD_VJP:
+                _scores(X, b, first, rows, V, sizes, D)
+            for i in range(rows):
+                row, own = i * stride, y[first + i]
+                score, top = S[row + own], row_max(S, row, classes)
+                total = row_exp(S, row, classes, top)
+                if product == _LOSSES:
+                    per_example[first + i] = np.log(total) + (top - score)
+                    continue
+                weight = weights[first + i] if weights.size > 1 else weights[0]
+                factor = weight / total
+                if product == _GRAD:
+                    row_residual(S, row, classes, factor, own, weight)
+                else:
+                    mean = row_dot(S, row, D, row, classes) / total
+                    per_example[first + i] = mean - D[row + own]
+                    row_scale(S, row, D, row, classes, factor, mean)
+            if product != _LOSSES:
+                _add_up(X, b, first, rows, S, sizes, G)
+        count_up(counter, 1, 1)
+
+
+class _Pool:
+    """Threads that wait for work without spinning, started when first needed in a process."""
+
+    def __init__(self) -> None:
+        self._lock, self._started = threading.Lock(), 0
+        self._tasks: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = SimpleQueue()
+
+    def share(self, helpers: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+        """Have `helpers` threads call function(*args) beside the caller."""
+        with self._lock:
+            for _ in range(self._started, helpers):
+                threading.Thread(target=self._serve, args=(self._tasks,), daemon=True).start()
+                self._started += 1
+        for _ in range(helpers):
+            self._tasks.put((function, args))
+
+    @staticmethod
+    def _serve(tasks: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
+        while True:
+            function, args = tasks.get()
+            function(*args)
+            del function, args
+
+
+_pool = _Pool()
+# A forked process has no threads but one.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.__init__)  # type: ignore[misc]

@@ -1,0 +1,405 @@
+"""Register tiles: the innermost loops of the kernels, written out in SIMD vectors.
+
+LLVM vectorises a loop over one index. What makes a small matrix product fast is a whole tile of
+sums that stays in registers while both factors stream by, so the tiles are written as vector
+instructions here: with AVX-512, 4 × 5 sums take 9 loads for 20 fused multiply-adds. A vector is
+one cache line long where there is AVX-512, half of one elsewhere; rows must be padded to whole
+vectors.
+
+Arrays are flat, and start where an offset says. Numba caches what it compiles from these by the
+date of the file that calls them: after an edit here, touch that one too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = [
+    "ROWS",
+    "add_tile",
+    "count_up",
+    "dot_tile",
+    "lanes",
+    "row_dot",
+    "row_exp",
+    "row_max",
+    "row_residual",
+    "row_scale",
+    "sparse_gather",
+    "sparse_scatter",
+]
+
+_WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
+_BYTES = 64 if _WIDE else 32
+#: Rows of a dense tile: 4 × 5 sums and their factors fill the 32 registers of AVX-512.
+ROWS = 4 if _WIDE else 2
+_INT = ir.IntType(64)
+
+
+def lanes(itemsize: int) -> int:
+    """Return how many numbers of `itemsize` bytes a vector holds."""
+    return _BYTES // itemsize
+
+
+def dot_tile(rows: int, classes: int) -> Callable[..., None]:
+    """Make S[s + i·lds + c] = Σ_j X[x + i·ldx + j] W[w + c·ldw + j], j over n vectors."""
+
+    @intrinsic
+    def dot(context, X, x, ldx, W, w, ldw, n, S, s, lds):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            emit = _Emitter(context, builder, signature)
+            X, x, ldx, W, w, ldw, n, S, s, lds = args
+            sums = [[emit.variable(emit.zero) for _ in range(classes)] for _ in range(rows)]
+            with cgutils.for_range(builder, n) as loop:
+                j = builder.mul(loop.index, emit.integer(emit.lanes))
+                xs = [emit.load(0, X, emit.at(x, j, (i, ldx))) for i in range(rows)]
+                for c in range(classes):
+                    W_c = emit.load(3, W, emit.at(w, j, (c, ldw)))
+                    for i in range(rows):
+                        emit.add_product(sums[i][c], xs[i], W_c)
+            for i in range(rows):
+                for c in range(classes):
+                    total = emit.total(builder.load(sums[i][c]))
+                    builder.store(total, emit.scalar(7, S, emit.at(s, emit.integer(c), (i, lds))))
+            return context.get_dummy_value()
+
+        return types.void(X, *_INTS[:2], W, *_INTS, S, *_INTS[:2]), generate
+
+    return dot
+
+
+def add_tile(vectors: int, classes: int) -> Callable[..., None]:
+    """Make G[g + c·ldg + j] += Σ_i R[r + i·ldr + c] X[x + i·ldx + j], i over n rows."""
+
+    @intrinsic
+    def add(context, R, r, ldr, n, X, x, ldx, G, g, ldg):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            emit = _Emitter(context, builder, signature)
+            R, r, ldr, n, X, x, ldx, G, g, ldg = args
+            along = [emit.integer(v * emit.lanes) for v in range(vectors)]
+            places = [
+                [emit.vector(7, G, emit.at(g, j, (c, ldg))) for j in along] for c in range(classes)
+            ]
+            sums = [[emit.variable(emit.load_from(p)) for p in row] for row in places]
+            with cgutils.for_range(builder, n) as loop:
+                start = emit.at(x, builder.mul(ldx, loop.index))
+                xs = [emit.load(4, X, emit.at(start, j)) for j in along]
+                row = emit.at(r, builder.mul(ldr, loop.index))
+                for c in range(classes):
+                    R_c = emit.splat(builder.load(emit.scalar(0, R, emit.at(row, emit.integer(c)))))
+                    for v in range(vectors):
+                        emit.add_product(sums[c][v], xs[v], R_c)
+            for c in range(classes):
+                for v in range(vectors):
+                    emit.store_to(builder.load(sums[c][v]), places[c][v])
+            return context.get_dummy_value()
+
+        return types.void(R, *_INTS, X, *_INTS[:2], G, *_INTS[:2]), generate
+
+    return add
+
+
+_INTS = (types.intp,) * 3
+#: Sums of a sparse row that run side by side, to hide the latency of the multiply-add.
+_CHAINS = 4
+
+
+@intrinsic
+def sparse_gather(context, data, index, first, last, R, r, ldr, G, g):  # type: ignore[no-untyped-def]
+    """G[g : g + lanes] += Σ_p data[p] R[r + index[p]·ldr :], p = first … last − 1."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        data, index, first, last, R, r, ldr, G, g = args
+        place = emit.vector(7, G, g)
+        sums = [emit.variable(emit.zero) for _ in range(_CHAINS)]
+
+        def term(total: Any, p: Any) -> None:
+            row = emit.at(r, builder.mul(emit.index(1, index, p), ldr))
+            x = emit.splat(builder.load(emit.scalar(0, data, p)))
+            emit.add_product(total, x, emit.load(4, R, row))
+
+        whole = builder.sub(last, builder.srem(builder.sub(last, first), emit.integer(_CHAINS)))
+        with cgutils.for_range_slice(builder, first, whole, emit.integer(_CHAINS), inc=True) as (
+            p,
+            _,
+        ):
+            for k, total in enumerate(sums):
+                term(total, builder.add(p, emit.integer(k)))
+        with cgutils.for_range_slice(builder, whole, last, emit.integer(1), inc=True) as (p, _):
+            term(sums[0], p)
+        a, b, c, d = (builder.load(total) for total in sums)
+        total = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+        emit.store_to(builder.fadd(emit.load_from(place), total), place)
+        return context.get_dummy_value()
+
+    return types.void(data, index, *_INTS[:2], R, *_INTS[:2], G, types.intp), generate
+
+
+@intrinsic
+def sparse_scatter(context, data, index, first, last, W, w, S, s, lds):  # type: ignore[no-untyped-def]
+    """S[s + index[p]·lds :] += data[p] W[w : w + lanes], p = first … last − 1."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        data, index, first, last, W, w, S, s, lds = args
+        W_j = emit.load(4, W, w)
+        with cgutils.for_range_slice(builder, first, last, emit.integer(1), inc=True) as (p, _):
+            place = emit.vector(6, S, emit.at(s, builder.mul(emit.index(1, index, p), lds)))
+            x = emit.splat(builder.load(emit.scalar(0, data, p)))
+            emit.store_to(emit.multiply_add(x, W_j, emit.load_from(place)), place)
+        return context.get_dummy_value()
+
+    return types.void(data, index, *_INTS[:2], W, types.intp, S, *_INTS[:2]), generate
+
+
+@intrinsic
+def row_max(context, S, s, classes):  # type: ignore[no-untyped-def]
+    """Return the largest of S[s : s + classes]; NaN is passed over."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        S, s, classes = args
+        top = emit.variable(emit.constant(-math.inf))
+        with emit.over(classes) as j:
+            x = emit.masked(emit.load(0, S, emit.at(s, j)), j, classes)
+            builder.store(emit.larger(x, builder.load(top)), top)
+        return emit.largest(builder.load(top))
+
+    return S.dtype(S, types.intp, types.intp), generate
+
+
+@intrinsic
+def row_exp(context, S, s, classes, top):  # type: ignore[no-untyped-def]
+    """Replace S[s : s + classes] by exp(S − top), top ≥ S; return their sum.
+
+    exp(x) = 2ᵏ exp(r), k = round(x / log 2), |r| ≤ (log 2)/2, by exp's Taylor series, to an error
+    of 2 ulp; what would be too small for its dtype is 0, and NaN stays.
+    """
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        S, s, classes, top = args
+        top, total = emit.splat(top), emit.variable(emit.zero)
+        with emit.over(classes) as j:
+            place = emit.vector(0, S, emit.at(s, j))
+            e = emit.exp(builder.fsub(emit.masked(emit.load_from(place), j, classes), top))
+            emit.store_to(e, place)
+            builder.store(builder.fadd(builder.load(total), e), total)
+        return emit.total(builder.load(total))
+
+    return S.dtype(S, types.intp, types.intp, S.dtype), generate
+
+
+@intrinsic
+def row_dot(context, S, s, D, d, classes):  # type: ignore[no-untyped-def]
+    """Return Σ_c S[s + c] D[d + c], over whole vectors."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        S, s, D, d, classes = args
+        total = emit.variable(emit.zero)
+        with emit.over(classes) as j:
+            emit.add_product(total, emit.load(0, S, emit.at(s, j)), emit.load(2, D, emit.at(d, j)))
+        return emit.total(builder.load(total))
+
+    return S.dtype(S, types.intp, D, types.intp, types.intp), generate
+
+
+@intrinsic
+def row_residual(context, S, s, classes, factor, own, weight):  # type: ignore[no-untyped-def]
+    """S[s + c] = factor S[s + c] − weight [c = own], over whole vectors.
+
+    In one go: a scalar read of what a vector has just written waits for the write.
+    """
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        S, s, classes, factor, own, weight = args
+        factor, weight = emit.splat(factor), emit.splat(builder.fneg(weight))
+        with emit.over(classes) as j:
+            place = emit.vector(0, S, emit.at(s, j))
+            hit = builder.icmp_signed("==", *emit.numbered(builder.sub(own, j)))
+            less = builder.select(hit, weight, emit.zero)
+            emit.store_to(emit.multiply_add(emit.load_from(place), factor, less), place)
+        return context.get_dummy_value()
+
+    return types.void(S, *_INTS[:2], S.dtype, types.intp, S.dtype), generate
+
+
+@intrinsic
+def row_scale(context, S, s, D, d, classes, factor, shift):  # type: ignore[no-untyped-def]
+    """S[s + c] *= factor (D[d + c] − shift), over whole vectors."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        S, s, D, d, classes, factor, shift = args
+        factor, shift = emit.splat(factor), emit.splat(shift)
+        with emit.over(classes) as j:
+            place = emit.vector(0, S, emit.at(s, j))
+            change = builder.fsub(emit.load(2, D, emit.at(d, j)), shift)
+            scaled = builder.fmul(emit.load_from(place), builder.fmul(factor, change))
+            emit.store_to(scaled, place)
+        return context.get_dummy_value()
+
+    return types.void(S, types.intp, D, types.intp, types.intp, S.dtype, S.dtype), generate
+
+
+@intrinsic
+def count_up(context, counter, k, by):  # type: ignore[no-untyped-def]
+    """Add to counter[k], as other threads may do at the same time; return what it was."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        counter, k, by = args
+        return builder.atomic_rmw("add", emit.scalar(0, counter, k), by, ordering="seq_cst")
+
+    return types.int64(counter, types.intp, types.int64), generate
+
+
+class _Emitter:
+    """The instructions that the tiles are made of, for the dtype of the first array of floats."""
+
+    def __init__(self, context: Any, builder: Any, signature: Any) -> None:
+        self.context, self.builder, self.types = context, builder, signature.args
+        dtype = signature.args[0].dtype
+        scalar = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+        self.size = dtype.bitwidth // 8
+        self.lanes, self.scalar_type = _BYTES // self.size, scalar
+        self.type = ir.VectorType(scalar, self.lanes)
+        self.zero = self.constant(0.0)
+
+    def integer(self, value: int) -> Any:
+        return ir.Constant(_INT, value)
+
+    def constant(self, value: float) -> Any:
+        return ir.Constant(self.type, [value] * self.lanes)
+
+    def variable(self, value: Any) -> Any:
+        """Return a place that LLVM turns into a register."""
+        return cgutils.alloca_once_value(self.builder, value)
+
+    def at(self, *terms: Any) -> Any:
+        """Return the sum of offsets; a pair (i, ld) counts i rows."""
+        total = None
+        for term in terms:
+            if isinstance(term, tuple):
+                term = self.builder.mul(self.integer(term[0]), term[1])
+            total = term if total is None else self.builder.add(total, term)
+        return total
+
+    def scalar(self, k: int, array: Any, offset: Any) -> Any:
+        """Return a pointer into the k-th argument."""
+        data = self.context.make_array(self.types[k])(self.context, self.builder, array).data
+        return self.builder.gep(data, [offset], inbounds=True)
+
+    def vector(self, k: int, array: Any, offset: Any) -> Any:
+        return self.builder.bitcast(self.scalar(k, array, offset), self.type.as_pointer())
+
+    def index(self, k: int, index: Any, p: Any) -> Any:
+        return self.builder.sext(self.builder.load(self.scalar(k, index, p)), _INT)
+
+    def load_from(self, place: Any) -> Any:
+        return self.builder.load(place, align=self.size)
+
+    def load(self, k: int, array: Any, offset: Any) -> Any:
+        return self.load_from(self.vector(k, array, offset))
+
+    def store_to(self, value: Any, place: Any) -> None:
+        self.builder.store(value, place, align=self.size)
+
+    def splat(self, value: Any, kind: Any = None) -> Any:
+        undefined = ir.Constant(kind or self.type, ir.Undefined)
+        first = ir.Constant(ir.IntType(32), 0)
+        single = self.builder.insert_element(undefined, value, first)
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(single, undefined, everywhere)
+
+    def call(self, name: str, *args: Any) -> Any:
+        kind = ir.FunctionType(self.type, [self.type] * len(args))
+        name = f"llvm.{name}.v{self.lanes}f{8 * self.size}"
+        return self.builder.call(
+            cgutils.get_or_insert_function(self.builder.module, kind, name), args
+        )
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        return self.call("fma", a, b, c)
+
+    def add_product(self, variable: Any, a: Any, b: Any) -> None:
+        self.builder.store(self.multiply_add(a, b, self.builder.load(variable)), variable)
+
+    def total(self, value: Any) -> Any:
+        """Return the sum of a vector's entries, in the order that the machine likes."""
+        kind = ir.FunctionType(self.scalar_type, [self.scalar_type, self.type])
+        name = f"llvm.vector.reduce.fadd.v{self.lanes}f{8 * self.size}"
+        add = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        zero = ir.Constant(self.scalar_type, -0.0)
+        return self.builder.call(add, [zero, value], fastmath=("reassoc",))
+
+    def larger(self, a: Any, b: Any) -> Any:
+        """Return a where a > b, otherwise b: a NaN in `a` is passed over."""
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def largest(self, value: Any) -> Any:
+        """Return the largest of a vector's entries, halving it until one is left."""
+        width, i32 = self.lanes, ir.IntType(32)
+        while width > 1:
+            width //= 2
+            upper = ir.Constant(
+                ir.VectorType(i32, self.lanes),
+                [(k + width) % self.lanes for k in range(self.lanes)],
+            )
+            moved = self.builder.shuffle_vector(value, ir.Constant(self.type, ir.Undefined), upper)
+            value = self.larger(value, moved)
+        return self.builder.extract_element(value, ir.Constant(i32, 0))
+
+    @contextmanager
+    def over(self, count: Any) -> Iterator[Any]:
+        """Loop over the vectors that hold `count` numbers; gives where each begins."""
+        step = self.integer(self.lanes)
+        with cgutils.for_range_slice(self.builder, self.integer(0), count, step, inc=True) as (
+            j,
+            _,
+        ):
+            yield j
+
+    def numbered(self, value: Any) -> tuple[Any, Any]:
+        """Return 0, 1, … and `value` in each place, to compare."""
+        kind = ir.VectorType(_INT, self.lanes)
+        return ir.Constant(kind, list(range(self.lanes))), self.splat(value, kind)
+
+    def masked(self, value: Any, j: Any, count: Any) -> Any:
+        """Return the vector that begins at j with −∞ from `count` on."""
+        inside = self.builder.icmp_signed("<", *self.numbered(self.builder.sub(count, j)))
+        return self.builder.select(inside, value, self.constant(-math.inf))
+
+    def exp(self, x: Any) -> Any:
+        # log 2 in two parts, of which the first times k is exact.
+        bits, bias, mantissa, terms, lowest, log_2, rest = (
+            (32, 127, 23, 8, -87.0, 0.693359375, -2.12194440e-4)
+            if self.size == 4
+            else (64, 1023, 52, 14, -708.0, 0.69314718036912382, 1.9082149292705877e-10)
+        )
+        builder, ints = self.builder, ir.VectorType(ir.IntType(bits), self.lanes)
+        low = builder.fcmp_ordered("<", x, self.constant(lowest))
+        x = builder.select(low, self.zero, x)
+        k = self.call("rint", builder.fmul(x, self.constant(1 / math.log(2))))
+        r = self.multiply_add(k, self.constant(-log_2), x)
+        r = self.multiply_add(k, self.constant(-rest), r)
+        series = self.zero
+        for power in reversed(range(terms)):
+            series = self.multiply_add(series, r, self.constant(1 / math.factorial(power)))
+        exponent = builder.add(builder.fptosi(k, ints), ir.Constant(ints, [bias] * self.lanes))
+        power_of_2 = builder.shl(exponent, ir.Constant(ints, [mantissa] * self.lanes))
+        return builder.select(
+            low, self.zero, builder.fmul(series, builder.bitcast(power_of_2, self.type))
+        )

@@ -1,0 +1,238 @@
+"""The compiled products of softmax regression equal the plain ones, at every size and layout."""
+
+import copy
+import os
+import pickle
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+import tinybilevel as tb
+
+pytest.importorskip("numba")
+
+from tinybilevel.kernels import softmax as module
+from tinybilevel.kernels.softmax import Softmax
+from tinybilevel.kernels.tiles import ROWS, lanes
+
+TOL = {np.float64: 2e-14, np.float32: 4e-6}
+
+
+def case(n, d, C, dtype=np.float64, *, density=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d)) * (rng.random((n, d)) < density)
+    y, weights = rng.integers(0, C, n), rng.random(n)
+    W, V = rng.standard_normal((2, C, d))
+    return (X.astype(dtype), y, *(a.astype(dtype) for a in (weights, W, V)))
+
+
+def products(kernel, W, V, weights):
+    C, d = W.shape
+    n = kernel.shape[0]
+    mixed = np.full(n, np.nan, W.dtype)
+    hessian = kernel.grad_vjp(W, V, weights, np.full((C, d), np.nan, W.dtype), mixed)
+    return {
+        "losses": kernel.losses(W, np.full(n, np.nan, W.dtype)),
+        "grad": kernel.grad(W, weights, np.full((C, d), np.nan, W.dtype)),
+        "hessian": hessian,
+        "mixed": mixed,
+    }
+
+
+def plain(X, y, C, W, V, weights):
+    g = tb.SoftmaxRegression(X, y, C, scale=1.0, backend="numpy")
+    lam = np.broadcast_to(weights, y.shape).astype(W.dtype)
+    hessian, mixed = g.grad_vjp(W.ravel(), lam, V.ravel())
+    return {
+        "losses": g.losses(W.ravel()),
+        "grad": g.grad(W.ravel(), lam).reshape(W.shape),
+        "hessian": hessian.reshape(W.shape),
+        "mixed": mixed,
+    }
+
+
+def assert_equal(found, expected, tol):
+    for name, value in expected.items():
+        # mixed and losses are differences of scores, by whose size their rounding goes.
+        scale = max(np.abs(value).max(), 1.0)
+        assert found[name].shape == value.shape, name
+        assert found[name].dtype == value.dtype, name
+        assert np.abs(found[name] - value).max() <= tol * scale, name
+
+
+def check(n, d, C, dtype=np.float64, *, density=1.0, **options):
+    X, y, weights, W, V = case(n, d, C, dtype, density=density)
+    kernel = Softmax(X, y, C, **options)
+    found, expected = products(kernel, W, V, weights), plain(X, y, C, W, V, weights)
+    assert_equal(found, expected, TOL[dtype] * max(d, 10) ** 0.5)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("C", [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 16, 17, 33])
+def test_any_number_of_classes(C, sparse):
+    check(13, 7, C, sparse=sparse)
+
+
+L = lanes(8)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(
+    "d", [1, 2, L - 1, L, L + 1, 2 * L, 4 * L - 1, 4 * L, 4 * L + 1, 5 * L, 8 * L + 3]
+)
+def test_any_number_of_features(d, sparse):
+    check(9, d, 3, sparse=sparse)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(
+    "n", [1, 2, ROWS - 1, ROWS, ROWS + 1, 8 * ROWS - 1, 8 * ROWS, 8 * ROWS + 1, 9 * ROWS, 67, 257]
+)
+def test_any_number_of_examples(n, sparse):
+    check(n, 5, 3, sparse=sparse)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_around_the_boundary_of_a_block(extra, sparse, monkeypatch):
+    monkeypatch.setattr(module, "_BLOCK", 8 * 8 * L)  # 8 rows of one vector
+    monkeypatch.setattr(module, "_SPARSE_ROWS", 8)
+    check(8 * 8 * 3 + extra, L, 6, sparse=sparse)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_real_sizes_in_both_precisions(dtype, sparse):
+    check(700, 785, 10, dtype, density=0.2, sparse=sparse)
+
+
+def test_zeros_are_skipped_where_that_pays():
+    X, y, *_ = case(100, 50, 10, density=0.1)
+    assert not Softmax(X, y, 10)._by_class
+    assert Softmax(np.ones_like(X), y, 10)._by_class
+    assert not Softmax(csr_array(np.ones_like(X)), y, 10)._by_class
+
+
+def test_sparse_matrices_with_empty_rows_explicit_zeros_and_duplicates():
+    X, y, weights, W, V = case(40, 30, 4, density=0.3)
+    X[::3] = 0
+    X[:, 5] = 0
+    rows, columns = X.nonzero()
+    values = X[rows, columns]
+    twice = csr_array(
+        (np.r_[values / 2, values / 2, 0.0], (np.r_[rows, rows, 1], np.r_[columns, columns, 5])),
+        shape=X.shape,
+    )
+    found = products(Softmax(twice, y, 4), W, V, weights)
+    assert_equal(found, plain(X, y, 4, W, V, weights), 1e-13)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_layouts_and_read_only_arrays(sparse):
+    X, y, weights, W, V = case(30, 20, 5, density=0.5)
+    expected = plain(X, y, 5, W, V, weights)
+    for change in (np.asfortranarray, lambda a: np.repeat(a, 2, axis=-1)[..., ::2]):
+        arrays = [change(a) for a in (X, W, V)]
+        for a in arrays:
+            a.flags.writeable = False
+        kernel = Softmax(arrays[0], change(y), 5, sparse=sparse)
+        assert_equal(products(kernel, *arrays[1:], weights), expected, 1e-13)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_one_weight_for_all_and_weights_of_zero(sparse):
+    X, y, weights, W, V = case(30, 20, 5, density=0.5)
+    kernel = Softmax(X, y, 5, sparse=sparse)
+    for given in (np.full(1, 0.3), np.zeros(30), np.where(weights < 0.5, 0, -weights)):
+        assert_equal(products(kernel, W, V, given), plain(X, y, 5, W, V, given), 1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_huge_scores_do_not_overflow(dtype, sparse):
+    X, y, weights, W, V = case(20, 6, 3, dtype)
+    W *= 1e4
+    found = products(Softmax(X, y, 3, sparse=sparse), W, V, weights)
+    expected = plain(X, y, 3, W, V, weights)
+    for name, value in expected.items():
+        assert np.isfinite(value).all()
+        np.testing.assert_allclose(
+            found[name], value, rtol=1e-4, atol=1e-4 * np.abs(value).max(), err_msg=name
+        )
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_seen(bad, sparse):
+    X, y, weights, W, V = case(20, 6, 3)
+    W[1, 2] = bad
+    found = products(Softmax(X, y, 3, sparse=sparse), W, V, weights)
+    for name in ("losses", "grad", "hessian", "mixed"):
+        assert not np.isfinite(found[name]).all(), name
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_same_bits_for_any_number_of_threads(sparse):
+    X, y, weights, W, V = case(500, 40, 10, np.float32)
+    one = products(Softmax(X, y, 10, sparse=sparse, threads=1), W, V, weights)
+    for threads in (1, 2, 3, 12):
+        again = products(Softmax(X, y, 10, sparse=sparse, threads=threads), W, V, weights)
+        for name, value in one.items():
+            np.testing.assert_array_equal(again[name], value)
+
+
+def test_many_python_threads_at_once():
+    X, y, weights, W, V = case(300, 40, 10)
+    kernel = Softmax(X, y, 10, threads=2)
+    expected = products(kernel, W, V, weights)
+
+    def run(_):
+        return products(kernel.bound(), W, V, weights)
+
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(run, range(40)):
+            for name, value in expected.items():
+                np.testing.assert_array_equal(found[name], value)
+
+
+def test_a_pickle_and_a_copy():
+    X, y, weights, W, V = case(30, 20, 5)
+    kernel = Softmax(X, y, 5)
+    expected = products(kernel, W, V, weights)
+    for other in (pickle.loads(pickle.dumps(kernel)), copy.deepcopy(kernel)):
+        assert_equal(products(other, W, V, weights), expected, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_starts_threads_of_its_own():
+    X, y, weights, W, V = case(300, 40, 10)
+    kernel = Softmax(X, y, 10, threads=2)
+    expected = products(kernel, W, V, weights)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            found = products(kernel, W, V, weights)
+            code = int(any((found[k] != v).any() for k, v in expected.items()))
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_bound_to_a_call_it_allocates_nothing():
+    X, y, weights, W, V = case(3000, 400, 10, np.float32)
+    kernel, out = Softmax(X, y, 10).bound(), np.empty_like(W)
+    mixed = np.empty_like(weights)
+    kernel.grad(W, weights, out)
+    kernel.grad_vjp(W, V, weights, out, mixed)
+    tracemalloc.start()
+    try:
+        kernel.grad(W, weights, out)
+        kernel.grad_vjp(W, V, weights, out, mixed)
+        assert tracemalloc.get_traced_memory()[1] < 8192
+    finally:
+        tracemalloc.stop()
