@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cases
 import engine_cases
 import numpy as np
@@ -80,6 +82,8 @@ def test_remainders_add_up():
     c = measure(problem)
     by_hand = [sum(c.B_norms[s] * np.prod(c.A_norms[s:t]) for s in range(t + 1)) for t in range(7)]
     np.testing.assert_allclose(c.remainders, by_hand, rtol=1e-12)
+    up = replace(c, A_norms=c.A_norms + 0.01, B_norms=c.B_norms + 0.01)
+    np.testing.assert_allclose(replace(c, error=0.01).remainders, up.remainders, rtol=1e-12)
 
 
 def test_constants_in_float32_are_measured_in_float64():

@@ -37,6 +37,12 @@ def test_the_rank_of_a_small_operator():
     assert singular_ends(lambda v: 0 * (A @ v), lambda u: A.T @ u, A.shape).rank == 0
 
 
+@pytest.mark.parametrize("scale", [1e-150, 1e-20, 1e20, 1e150])
+def test_a_rank_does_not_depend_on_units(scale):
+    A = scale * np.outer(np.arange(1.0, 5.0), np.ones(3))
+    assert singular_ends(lambda v: A @ v, lambda u: A.T @ u, A.shape).rank == 1
+
+
 @pytest.mark.parametrize("size", [4, DENSE + 50])
 def test_a_zero_operator(size):
     low, high, _ = eigenvalue_ends(np.zeros_like, size)

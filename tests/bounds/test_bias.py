@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import theory_cases
@@ -54,6 +56,19 @@ def test_equation_9_is_within_a_factor_of_2_as_printed():
     assert b.eq_10 is None, "not convex everywhere"
     assert 0.49 <= b.error / b.eq_9 <= 0.5
     assert b.bound == b.eq_9
+
+
+def test_both_sides_are_made_of_what_they_say():
+    """Each constant where it varies along the way, and on its safe side of the error."""
+    problem, K = theory_cases.softmax(T=12, l2=0.05), 5
+    c = replace(measure(problem), alpha=0.05 + 0.01 * np.arange(13), error=1e-3)
+    b = proposition_3_1(problem, K=K, constants=c)
+    exact, truncated = tb.RMD()(problem), tb.KRMD(K=K)(problem)
+    assert b.error == np.sqrt(((exact.grad - truncated.grad) ** 2).sum())
+    near, everywhere = 0.11 - 1e-3, 0.05 - 1e-3
+    values = dict(gamma=c.gamma, grad_norm=b.grad_norm, M_B=max(c.B_norms[:8]) + 1e-3)
+    assert b.eq_9 == pytest.approx(equation_9(K, 12, alpha=near, **values), rel=1e-13)
+    assert b.eq_10 == pytest.approx(equation_10(K, alpha=everywhere, **values), rel=1e-13)
 
 
 def test_the_window_of_equation_9_begins_at_T_minus_K_minus_1():
