@@ -10,15 +10,13 @@ its own sum, and these are added in order: results do not depend on the number o
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-from numba import config, njit
+from numba import njit
 
+from tinybilevel.kernels.pool import pool, wait
+from tinybilevel.kernels.pool import threads as default_threads
 from tinybilevel.kernels.tiles import (
     ROWS,
     add_tile,
@@ -82,7 +80,7 @@ class Softmax:
     ) -> None:
         n, d = self.shape = X.shape
         self.n_classes, self.y, self.dtype = n_classes, y.astype(np.int64), X.dtype
-        self.threads = _threads() if threads is None else threads
+        self.threads = default_threads() if threads is None else threads
         vector = lanes(X.dtype.itemsize)
         stride = -(-n_classes // vector) * vector
         if sparse is None:
@@ -136,9 +134,9 @@ class Softmax:
         counter = np.zeros(3, np.int64)
         args: tuple[Any, ...] = (counter, product, self._X, self.y, weights)
         args += (factors[0], factors[1], scratch, sums, per_example, self._sizes)
-        _pool.share(self.threads - 1, _work, args)
+        pool.share(self.threads - 1, _work, args)
         _work(*args)
-        _wait(counter, self._chunks)
+        wait(counter, self._chunks)
         if product == _LOSSES:
             return per_example
         return self._matrix(np.add.reduce(sums, axis=0, out=factors[2]))
@@ -149,10 +147,6 @@ class Softmax:
         if self._by_class:
             return flat.reshape(n_classes, ld)[:, : self.shape[1]]
         return flat.reshape(self.shape[1], ld)[:, :n_classes].T
-
-
-def _threads() -> int:
-    return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 
 def _skipping_pays(X: Array, n_classes: int, stride: int) -> bool:
@@ -197,12 +191,6 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     raw = np.zeros(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size].view(dtype).reshape(shape)
-
-
-@njit(nogil=True, cache=True)
-def _wait(counter, chunks):  # type: ignore[no-untyped-def]
-    while count_up(counter, 1, 0) < chunks:
-        pass
 
 
 @njit(nogil=True, cache=True)
@@ -296,33 +284,3 @@ def _work(counter, product, X, y, weights, W, V, scratch, sums, per_example, siz
             if product != _LOSSES:
                 _add_up(X, b, first, rows, S, sizes, G)
         count_up(counter, 1, 1)
-
-
-class _Pool:
-    """Threads that wait for work without spinning, started when first needed in a process."""
-
-    def __init__(self) -> None:
-        self._lock, self._started = threading.Lock(), 0
-        self._tasks: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = SimpleQueue()
-
-    def share(self, helpers: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
-        """Have `helpers` threads call function(*args) beside the caller."""
-        with self._lock:
-            for _ in range(self._started, helpers):
-                threading.Thread(target=self._serve, args=(self._tasks,), daemon=True).start()
-                self._started += 1
-        for _ in range(helpers):
-            self._tasks.put((function, args))
-
-    @staticmethod
-    def _serve(tasks: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
-        while True:
-            function, args = tasks.get()
-            function(*args)
-            del function, args
-
-
-_pool = _Pool()
-# A forked process has no threads but one.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.__init__)  # type: ignore[misc]

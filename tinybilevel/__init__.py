@@ -5,6 +5,7 @@ AISTATS 2019.
 """
 
 from tinybilevel import bounds, data, problems, testing
+from tinybilevel.compiled import compile
 from tinybilevel.dynamics import Cost
 from tinybilevel.errors import ConvergenceWarning, DivergenceError
 from tinybilevel.implicit import ImplicitCG, Neumann
@@ -74,6 +75,7 @@ __all__ = [
     "Tolerance",
     "Transition",
     "bounds",
+    "compile",
     "data",
     "minibatches",
     "minimize",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, check_shape
+from tinybilevel.backend import Array, as_float, check_shape
 from tinybilevel.dynamics import Cost, Dynamics
 from tinybilevel.problem import BilevelProblem
 
@@ -85,9 +85,45 @@ class Method:
         DivergenceError
             If a state, the value or the hypergradient is not finite.
         """
+        if problem.loop is not None and (K := self._loop_depth(problem.T)) is not None:
+            result = _run_loop(problem, lam, K)
+            if result is not None:
+                return result
         # Overflow is looked for once, at the end, where it can be explained.
         with np.errstate(over="ignore", invalid="ignore"):
             return self._evaluate(Dynamics(problem, problem.check(lam)))
+
+    def batch(self, problem: BilevelProblem, lams: Any) -> tuple[Array, Array]:
+        """Return the values (L,) and hypergradients (L, N) at each row of `lams` (L, N).
+
+        A problem from `tinybilevel.compile` takes them all at once, on all cores.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `lams` is not a finite float32 or float64 matrix with rows of the right size.
+        DivergenceError
+            If a state, a value or a hypergradient is not finite.
+        """
+        lams = as_float("lams", lams, ndim=2)
+        if len(lams):
+            problem.check(lams[0])
+        K = None if problem.loop is None else self._loop_depth(problem.T)
+        if problem.loop is not None and K is not None and lams.dtype == np.float64:
+            kernel = problem.loop.kernel
+            if lams.shape[1] != kernel.N:
+                raise ValueError(f"lams must have {kernel.N} columns, got shape {lams.shape}")
+            values, grads = np.empty(len(lams)), np.empty(lams.shape)
+            kernel.batch(np.ascontiguousarray(lams), K, values, grads)
+            if np.isfinite(values).all() and np.isfinite(grads).all():
+                return values, grads
+        results = [self(problem, lam) for lam in lams]
+        grads = np.array([r.grad for r in results]).reshape(lams.shape)
+        return np.array([r.value for r in results]), grads
+
+    def _loop_depth(self, T: int) -> int | None:
+        """Return K, if the method is one that a problem's compiled loop can run."""
+        return None
 
     def cost(self, problem: BilevelProblem, lam: Any = None) -> Cost:
         """Predict the cost of a call beforehand; only the sizes of `lam` and w_0 matter."""
@@ -104,6 +140,22 @@ class Method:
     def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:
         """Return the transitions and products that are run and the M-vectors that are held."""
         raise TypeError(f"{type(self).__name__} must define _evaluate and _predict")
+
+
+def _run_loop(problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+    """Return what the compiled loop finds; None where the plain code has something to explain."""
+    loop = problem.loop.kernel
+    lam = problem.lam0 if lam is None else lam
+    if type(lam) is not np.ndarray or lam.dtype != np.float64 or lam.shape != (loop.N,):
+        lam = problem.check(lam)
+        if lam.dtype != np.float64 or lam.shape != (loop.N,):
+            return None
+    w, grad, norms = np.empty(loop.M), np.empty(loop.N), np.empty(K + 1)
+    value = loop(lam, K, w, grad, norms)
+    # One number that is not finite makes this sum so.
+    if not np.isfinite(value + grad.sum() + w.sum()):
+        return None
+    return Hypergradient(value, grad, w, K, norms, Cost(problem.T, K, 2 * w.nbytes))
 
 
 def value_and_grad(problem: BilevelProblem, method: Method) -> Callable[[Any], tuple[float, Array]]:

@@ -29,6 +29,8 @@ class BilevelProblem:
         θ = Φ(λ), what the transition and `upper` see of λ. The default is the identity.
     lam0 : array_like (N,), optional
         A natural starting point; `tinybilevel.minimize` and ``method.cost`` fall back on it.
+    loop : optional
+        The problem in compiled code, which `tinybilevel.compile` puts here.
 
     Raises
     ------
@@ -52,6 +54,7 @@ class BilevelProblem:
     T: int
     hyper_map: HyperMap = field(default_factory=Identity)
     lam0: Any = None
+    loop: Any = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, kind in (
@@ -62,6 +65,8 @@ class BilevelProblem:
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
         object.__setattr__(self, "T", as_count("T", self.T))
+        if self.loop is not None and not self.loop.runs(self):
+            object.__setattr__(self, "loop", None)
         if self.lam0 is not None:
             lam0 = as_float("lam0", self.lam0, ndim=1).copy()
             lam0.flags.writeable = False

@@ -68,6 +68,10 @@ class Objective:
         """Return an unbiased estimate of g from the examples in `index`; itself if g has none."""
         return self
 
+    def loop_data(self, M: int) -> tuple[str, Array] | None:
+        """Return the name and parameters of f in `tinybilevel.kernels.loops`, if it is there."""
+        return None
+
     def bound(self) -> Objective:
         """Return the objective for one call of a method, with working memory of its own.
 

@@ -64,6 +64,12 @@ class Quadratic(Objective):
         self.n_lam = M if self.C is None else self.C.shape[1]
         self.dtype = promote(G, self.C, self.d)
 
+    def loop_data(self, M: int) -> tuple[str, Array] | None:
+        if self.G.ndim != 1 or self.C is None or self.C.any():
+            return None
+        d = np.zeros_like(self.G) if self.d is None else self.d
+        return "SQUARES", np.concatenate([self.G, d, [0.0, 0.0]])
+
     def bound(self) -> Quadratic:
         return self._with_workspace()
 

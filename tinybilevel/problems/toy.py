@@ -20,6 +20,9 @@ class _ToyUpper(Objective):
     def __init__(self, coupling: float) -> None:
         self.coupling = coupling
 
+    def loop_data(self, M: int) -> tuple[str, Array]:
+        return "RIPPLED", np.array([self.coupling])
+
     def value(self, w: Array, lam: Array) -> float:
         direct = lam - self._target
         return float(w @ w + 10 * (np.sin(w) ** 2).sum() + self.coupling * direct @ direct)

@@ -101,6 +101,10 @@ class Transition:
         """Return α for the whole state: α for the variable, 0 for the buffers."""
         return self._pad(alpha)
 
+    def fixed_start(self) -> Array | None:
+        """Return w_0 where it is an array; None where it comes from λ."""
+        return self._initial.fixed
+
     def bound(self) -> Transition:
         """Return the transition for one call of a method; see `Objective.bound`."""
         return self
@@ -179,7 +183,7 @@ class Initial:
     def __init__(self, initial: Any) -> None:
         self._block = initial if isinstance(initial, slice) else None
         self._functions: tuple[Any, ...] = ()
-        self._w: Array | None = None
+        self.fixed: Array | None = None
         if isinstance(initial, tuple) and all(callable(f) for f in initial):
             if len(initial) not in (2, 3):
                 raise ValueError("initial must be (Ξ_0, vjp) or (Ξ_0, vjp, jvp)")
@@ -188,12 +192,12 @@ class Initial:
             raise TypeError("initial must come with its products: (Ξ_0, vjp) or (Ξ_0, vjp, jvp)")
         elif self._block is None:
             # A private copy: a problem does not change when the caller's array does.
-            self._w = as_float("initial", initial, ndim=1).copy()
+            self.fixed = as_float("initial", initial, ndim=1).copy()
 
     def __call__(self, lam: Array) -> Array:
         # A copy: the caller may write into it.
-        if self._w is not None:
-            return self._w.copy()
+        if self.fixed is not None:
+            return self.fixed.copy()
         if self._block is not None:
             return take_block(lam, self._block, block_size(self._block)).copy()
         return as_float("initial", self._functions[0](lam), ndim=1, finite=False).copy()
@@ -207,8 +211,8 @@ class Initial:
         return h
 
     def jvp(self, lam: Array, dlam: Array) -> Array:
-        if self._w is not None:
-            return np.zeros_like(self._w)
+        if self.fixed is not None:
+            return np.zeros_like(self.fixed)
         if self._block is not None:
             return dlam[self._block]
         if len(self._functions) == 3:

@@ -1,0 +1,199 @@
+"""Whole-loop K-RMD on a quadratic lower level, for one λ or for many at once.
+
+With g = ½ (w − c)ᵀ G (w − c), c = C λ + d, the products do not depend on w_t: A = I − γG and
+B = γ Cᵀ G. So no state is kept, and C is applied twice per hypergradient, not twice per step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from tinybilevel.kernels.pool import pool, threads, wait
+from tinybilevel.kernels.tiles import count_up
+
+__all__ = ["RIPPLED", "SQUARES", "QuadraticLoop"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Upper levels. ‖w‖² + 10 ‖sin w‖² + a ‖λ − (1, 0)‖², with a = data[0].
+RIPPLED = 0
+#: ½ Σ_j a_j (w_j − b_j)² + ½ρ Σ_i (λ_i − t)², with a, b, ρ, t in a row in data.
+SQUARES = 1
+
+#: λ of a batch that a thread takes at a time.
+_CHUNK = 64
+
+
+class QuadraticLoop:
+    """K-RMD with w_{t+1} = w_t − γ G (w_t − C λ − d), in float64.
+
+    Parameters
+    ----------
+    G : ndarray (M, M) or (M,)
+        A vector is a diagonal.
+    C : ndarray (M, N) or None
+        None is the identity.
+    d, initial : ndarray (M,)
+        Offset of c, and w_0.
+    step_size : float
+        γ.
+    T : int
+        Horizon.
+    upper : int
+        `RIPPLED` or `SQUARES`.
+    upper_data : ndarray
+        Its parameters.
+    """
+
+    def __init__(
+        self,
+        G: Array,
+        C: Array | None,
+        d: Array,
+        initial: Array,
+        step_size: float,
+        T: int,
+        upper: int,
+        upper_data: Array,
+    ) -> None:
+        self.M = len(initial)
+        self.N = self.M if C is None else C.shape[1]
+        full = np.empty((0, 0)) if C is None else np.array(C, float)
+        diagonal = G.ndim == 1
+        self._data = (
+            np.array(G, float).reshape(self.M, -1),
+            full,
+            np.array(d, float),
+            np.array(initial, float),
+            np.array(upper_data, float),
+            float(step_size),
+            int(T),
+            int(upper),
+            diagonal,
+        )
+
+    def __call__(self, lam: Array, K: int, w: Array, grad: Array, norms: Array) -> float:
+        """Write w_T, h_{T−K} and ‖α_T‖ … ‖α_{T−K}‖; return f."""
+        return _one(self._data, lam, K, w, grad, norms)
+
+    def batch(self, lams: Array, K: int, values: Array, grads: Array) -> None:
+        """Write f and h_{T−K} for each row of `lams`, in parallel."""
+        chunks = -(-len(lams) // _CHUNK)
+        counter = np.zeros(2, np.int64)
+        helpers = min(threads(), chunks) - 1
+        args = (counter, chunks, self._data, lams, K, values, grads)
+        pool.share(helpers, _many, args)
+        _many(*args)
+        wait(counter, chunks)
+
+
+@njit(nogil=True, cache=True)
+def _many(counter, chunks, data, lams, K, values, grads):  # type: ignore[no-untyped-def]
+    M = data[3].size
+    w, norms = np.empty(M), np.empty(0)
+    while True:
+        k = count_up(counter, 0, 1)
+        if k >= chunks:
+            return
+        for i in range(k * _CHUNK, min((k + 1) * _CHUNK, len(lams))):
+            values[i] = _one(data, lams[i], K, w, grads[i], norms)
+        count_up(counter, 1, 1)
+
+
+@njit(nogil=True, cache=True)
+def _one(data, lam, K, w, grad, norms):  # type: ignore[no-untyped-def]
+    G, C, d, initial, upper_data, gamma, T, upper, diagonal = data
+    M, N = w.size, lam.size
+    center, alpha, total, curved = np.empty(M), np.empty(M), np.zeros(M), np.empty(M)
+    for j in range(M):
+        center[j] = d[j]
+        w[j] = initial[j]
+        if C.size:
+            for i in range(N):
+                center[j] += C[j, i] * lam[i]
+        else:
+            center[j] += lam[j]
+    if diagonal:
+        # Each entry of w runs for itself: in a register, all T steps of it.
+        for j in range(M):
+            x, c, decay = w[j], center[j], gamma * G[j, 0]
+            for _ in range(T):
+                x -= decay * (x - c)
+            w[j] = x
+    else:
+        for _ in range(T):
+            for j in range(M):
+                alpha[j] = w[j] - center[j]
+            _multiply(G, alpha, curved)
+            for j in range(M):
+                w[j] -= gamma * curved[j]
+    value = _upper(upper, upper_data, w, lam, alpha, grad)
+    if norms.size:
+        norms[0] = np.sqrt((alpha * alpha).sum())
+    if diagonal and not norms.size:
+        for j in range(M):
+            a, s, decay = alpha[j], 0.0, gamma * G[j, 0]
+            for _ in range(K):
+                s += a
+                a -= decay * a
+            total[j] = decay * s
+    else:
+        for k in range(K):
+            if diagonal:
+                for j in range(M):
+                    curved[j] = G[j, 0] * alpha[j]
+            else:
+                _multiply(G, alpha, curved)
+            size = 0.0
+            for j in range(M):
+                total[j] += gamma * curved[j]
+                alpha[j] -= gamma * curved[j]
+                size += alpha[j] * alpha[j]
+            if norms.size:
+                norms[k + 1] = np.sqrt(size)
+    for j in range(M):
+        if C.size:
+            for i in range(N):
+                grad[i] += C[j, i] * total[j]
+        else:
+            grad[j] += total[j]
+    return value
+
+
+@njit(nogil=True, cache=True)
+def _multiply(G, v, out):  # type: ignore[no-untyped-def]
+    for i in range(v.size):
+        total = 0.0
+        for j in range(v.size):
+            total += G[i, j] * v[j]
+        out[i] = total
+
+
+@njit(nogil=True, cache=True)
+def _upper(kind, data, w, lam, grad_w, grad_lam):  # type: ignore[no-untyped-def]
+    """Write ∇_w f and ∇_λ f, and return f."""
+    value = 0.0
+    if kind == RIPPLED:
+        for j in range(w.size):
+            s = np.sin(w[j])
+            value += w[j] * w[j] + 10 * s * s
+            grad_w[j] = 2 * w[j] + 10 * np.sin(2 * w[j])
+        for i in range(lam.size):
+            direct = lam[i] - (1.0 if i == 0 else 0.0)
+            value += data[0] * direct * direct
+            grad_lam[i] = 2 * data[0] * direct
+        return value
+    M = w.size
+    rho, target = data[2 * M], data[2 * M + 1]
+    for j in range(M):
+        r = w[j] - data[M + j]
+        value += 0.5 * data[j] * r * r
+        grad_w[j] = data[j] * r
+    for i in range(lam.size):
+        direct = lam[i] - target
+        value += 0.5 * rho * direct * direct
+        grad_lam[i] = rho * direct
+    return value
