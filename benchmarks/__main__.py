@@ -1,0 +1,83 @@
+"""Time tinybilevel beside the autodiff frameworks: ``python -m benchmarks``.
+
+Nothing is installed: who is not there is left out. Hypergradients are compared first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import goals, report
+from benchmarks.cases import Case
+from benchmarks.contenders import LIMITS, contenders
+from benchmarks.first import first_hypergradients
+from benchmarks.rounds import measure
+
+TOY = [Case("toy", K) for K in (1, 10, 100)]
+CLEANING = [
+    Case("hypercleaning", K, dtype=dtype)
+    for dtype in ("float32", "float64")
+    for K in (1, 5, 25, 50, 100)
+]
+ROWS = [Case("hypercleaning", 5, dtype="float32", T=20, rows=rows) for rows in (50_000, 500_000)]
+QUADRATIC = [Case("quadratic", 10, M=10**k) for k in range(1, 7)]
+SUITES = {"toy": TOY, "hypercleaning": CLEANING, "rows": ROWS, "quadratic": QUADRATIC}
+#: Relative difference from tinybilevel's plain body beyond which a time means nothing.
+AGREE = {"float32": 1e-3, "float64": 1e-9}
+
+
+def run(case: Case, rounds: int) -> dict[str, Any]:
+    """Measure one case; print how far each contender is from the plain body."""
+    found = measure(case, contenders(case), rounds)
+    reference = found["tinybilevel, NumPy"]["grad"]
+    for name, result in found.items():
+        grad = result.pop("grad", None)
+        if name in LIMITS or grad is None:
+            continue
+        error = np.linalg.norm(grad - reference) / np.linalg.norm(reference)
+        result["disagreement"] = float(error)
+        if not error <= AGREE[case.dtype]:
+            result["error"] = f"disagrees by {error:.1e}"
+            result.pop("seconds", None)
+    return {"case": case.name, "kind": case.kind, "dtype": case.dtype, "K": case.K, "who": found}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the suites, and write JSON, Markdown and a plot."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("suites", nargs="*", help=f"of {', '.join([*SUITES, 'first'])}; all")
+    parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (15)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="a folder")
+    parser.add_argument("--quick", action="store_true", help="one case of each suite, 3 rounds")
+    args = parser.parse_args(argv)
+    if unknown := set(args.suites) - {*SUITES, "first"}:
+        parser.error(f"no such suite: {', '.join(sorted(unknown))}")
+    wanted = args.suites or [*SUITES, "first"]
+    rounds = 3 if args.quick else args.rounds
+    results: list[dict[str, Any]] = []
+    for suite in wanted:
+        if suite == "first":
+            results.append(first_hypergradients(rounds))
+            print(report.table(results[-1]), flush=True)
+            continue
+        for case in SUITES[suite][:1] if args.quick else SUITES[suite]:
+            results.append(run(case, rounds))
+            print(report.table(results[-1]), flush=True)
+    judged = goals.judge(results)
+    print(report.verdicts(judged))
+    args.out.mkdir(parents=True, exist_ok=True)
+    written = {"machine": report.machine(argv), "results": results, "goals": judged}
+    (args.out / "results.json").write_text(json.dumps(written, indent=1) + "\n")
+    (args.out / "results.md").write_text(report.page(written))
+    report.plot(results, args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

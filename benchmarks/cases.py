@@ -1,0 +1,119 @@
+"""The problems that are timed: the same numbers for everyone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+import tinybilevel as tb
+
+
+@dataclass(frozen=True)
+class Case:
+    """One hypergradient: of the toy problem, hypercleaning or a random quadratic."""
+
+    kind: str
+    K: int
+    T: int = 100
+    dtype: str = "float64"
+    rows: int = 5000
+    M: int = 2
+
+    @property
+    def name(self) -> str:
+        """What it is, for tables."""
+        size = {"hypercleaning": f", {self.rows} rows", "quadratic": f", M = {self.M}", "toy": ""}
+        return f"{self.kind}{size[self.kind]}, {self.dtype}, K = {self.K}"
+
+    def at(self, **changes: Any) -> Case:
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The arrays of a case, in its dtype."""
+
+    step_size: float
+    w0: np.ndarray
+    lam: np.ndarray
+    data: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def numbers(case: Case) -> Numbers:
+    """Return the arrays of a case; seeded, so that every process has the same."""
+    rng = np.random.default_rng(0)
+    if case.kind == "toy":
+        data = {"curvature": np.array([1.0, 0.5])}
+        return Numbers(0.1, *_cast(case, [np.array([2.0, 2.0]), np.array([1.0, 1.0])], data))
+    if case.kind == "quadratic":
+        # Dense while a matrix is small beside the state's other uses, else a diagonal.
+        curvature = rng.uniform(0.1, 1.0, case.M)
+        if case.M <= 1000:
+            Q, _ = np.linalg.qr(rng.standard_normal((case.M, case.M)))
+            curvature = (Q * curvature) @ Q.T
+            curvature = (curvature + curvature.T) / 2
+        arrays = [np.zeros(case.M), rng.standard_normal(case.M)]
+        return Numbers(0.5, *_cast(case, arrays, {"curvature": curvature}))
+    X, y = _digits(case.rows + 1000, rng)
+    data = {"X": X[: case.rows], "X_val": X[case.rows :]}
+    labels = y.copy()
+    wrong = rng.random(case.rows) < 0.5
+    labels[: case.rows][wrong] = rng.integers(0, 10, wrong.sum())
+    arrays = [np.zeros(10 * X.shape[1]), 0.1 * rng.standard_normal(case.rows)]
+    found = Numbers(1.0, *_cast(case, arrays, data))
+    found.data.update(y=labels[: case.rows], y_val=labels[case.rows :])
+    return found
+
+
+def _digits(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return MNIST's images with a column of ones; drawn ones where it is not at hand."""
+    try:
+        mnist = tb.data.mnist()
+        order = rng.permutation(len(mnist.X_train))
+        rows = np.resize(order, count)
+        X, y = mnist.X_train[rows], mnist.y_train[rows]
+    except (tb.data.DataError, OSError):
+        y = rng.integers(0, 10, count)
+        shapes = rng.random((10, 784)) < 0.19
+        seen = shapes[y] ^ (rng.random((count, 784)) < 0.05)
+        X = (rng.random((count, 784)) * seen).astype(np.float32)
+    return tb.problems.append_bias(X.astype(np.float32)), y
+
+
+def _cast(case: Case, arrays: list[np.ndarray], data: dict[str, np.ndarray]) -> tuple[Any, ...]:
+    dtype = np.dtype(case.dtype)
+    return (
+        *(a.astype(dtype) for a in arrays),
+        {name: np.ascontiguousarray(a, dtype) for name, a in data.items()},
+    )
+
+
+def problem(case: Case, backend: str) -> tb.BilevelProblem:
+    """Return the case as a user of tinybilevel writes it."""
+    n = numbers(case)
+    if case.kind == "hypercleaning":
+        d = n.data
+        g = tb.SoftmaxRegression(d["X"], d["y"], 10, backend=backend)
+        lower = g + (1.0 / case.rows) * tb.L2Penalty(1e-3)
+        upper: tb.Objective = tb.SoftmaxRegression(
+            d["X_val"], d["y_val"], 10, weighted=False, backend=backend
+        )
+        maps: tb.HyperMap = tb.Sigmoid()
+    else:
+        lower, maps = tb.Quadratic(n.data["curvature"]), tb.Identity()
+        upper = tb.problems.toy().upper if case.kind == "toy" else _Squares()
+    descent = tb.GradientDescent(lower, n.step_size, n.w0)
+    made = tb.BilevelProblem(descent, upper, T=case.T, hyper_map=maps, lam0=n.lam)
+    return tb.compile(made) if backend == "numba" and case.kind == "toy" else made
+
+
+class _Squares(tb.Objective):
+    """½‖w‖²."""
+
+    def value(self, w: np.ndarray, lam: np.ndarray) -> float:
+        return 0.5 * float(w @ w)
+
+    def grad(self, w: np.ndarray, lam: np.ndarray) -> np.ndarray:
+        return w

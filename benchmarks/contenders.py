@@ -1,0 +1,136 @@
+"""Who is timed: each function builds a case, and returns a call that computes a hypergradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+
+import tinybilevel as tb
+from benchmarks.cases import Case, numbers, problem
+
+Call = Callable[[], np.ndarray]
+
+
+def ours(backend: str) -> Callable[[Case], Call]:
+    """Return tinybilevel with one of its backends, by the public call."""
+
+    def build(case: Case) -> Call:
+        at, method = problem(case, backend), tb.KRMD(K=case.K)
+        return lambda: method(at, at.lam0).grad
+
+    return build
+
+
+def kernel(case: Case) -> Call:
+    """The toy problem's compiled loop itself, without the public call around it."""
+    at = problem(case, "numba")
+    w, grad, norms, lam = np.empty(2), np.empty(2), np.empty(case.K + 1), np.array(at.lam0)
+
+    def call() -> np.ndarray:
+        at.loop.kernel(lam, case.K, w, grad, norms)
+        return grad
+
+    return call
+
+
+def jax(style: str) -> Callable[[Case], Call]:
+    """Return JAX, jitted: ``scan``, ``checkpoint`` or ``adjoint``."""
+
+    def build(case: Case) -> Call:
+        from benchmarks.opponents import jax_
+
+        return jax_.build(case, style)
+
+    return build
+
+
+def torch(style: str) -> Callable[[Case], Call]:
+    """Return torch: ``autograd``, ``adjoint``, ``higher`` or ``torchopt``."""
+
+    def build(case: Case) -> Call:
+        from benchmarks.opponents import torch_
+
+        return torch_.build(case, style)
+
+    return build
+
+
+def reading(case: Case) -> Call:
+    """Read X once for each of the T + K products, and do nothing else: a limit, not a contender."""
+    X, passes = numbers(case).data["X"], case.T + case.K
+    if find_spec("numba") is None:
+        return lambda: np.array([X.sum() for _ in range(passes)])
+    from numba import njit, prange
+
+    @njit(parallel=True, fastmath=True)
+    def total(X):  # type: ignore[no-untyped-def]
+        sums = np.empty(len(X), X.dtype)
+        for i in prange(len(X)):
+            s = X[i, 0]
+            for j in range(1, X.shape[1]):
+                s += X[i, j]
+            sums[i] = s
+        return sums
+
+    return lambda: np.array([total(X)[0] for _ in range(passes)])
+
+
+def products(case: Case) -> Call:
+    """The bare matrix products of T steps and K backward steps by BLAS: a limit."""
+    n = numbers(case)
+    X, W = n.data["X"], np.ones((10, n.data["X"].shape[1]), n.data["X"].dtype)
+    both, S = np.concatenate([W, W]), np.ones((10, len(X)), X.dtype)
+
+    def call() -> np.ndarray:
+        for _ in range(case.T):
+            X @ W.T
+            S @ X
+        for _ in range(case.K):
+            X @ both.T
+            S @ X
+        return W
+
+    return call
+
+
+OURS = {"tinybilevel, NumPy": ours("numpy"), "tinybilevel, Numba": ours("numba")}
+OPPONENTS = {
+    "JAX jit": jax("scan"),
+    "JAX jit, checkpoint": jax("checkpoint"),
+    "JAX, explicit adjoint": jax("adjoint"),
+    "torch": torch("autograd"),
+    "torch, explicit adjoint": torch("adjoint"),
+    "higher": torch("higher"),
+    "TorchOpt": torch("torchopt"),
+    "jaxopt": jax("jaxopt"),
+}
+LIMITS = {"reading X": reading, "matrix products": products}
+NEEDS = {
+    "tinybilevel, Numba": "numba",
+    "tinybilevel, kernel": "numba",
+    "higher": "higher",
+    "TorchOpt": "torchopt",
+    "jaxopt": "jaxopt",
+}
+
+
+def available(names: dict[str, Callable[[Case], Call]]) -> dict[str, Callable[[Case], Call]]:
+    """Return those whose library is installed."""
+
+    def library(name: str) -> str:
+        if name in NEEDS:
+            return NEEDS[name]
+        return name.split()[0].rstrip(",").lower() if name in OPPONENTS else "numpy"
+
+    return {name: build for name, build in names.items() if find_spec(library(name)) is not None}
+
+
+def contenders(case: Case) -> dict[str, Callable[[Case], Call]]:
+    """Return everyone who can run a case, by name."""
+    if case.kind == "toy":
+        return available(OURS | {"tinybilevel, kernel": kernel} | OPPONENTS)
+    if case.kind == "quadratic":
+        return available({"tinybilevel, NumPy": OURS["tinybilevel, NumPy"]} | OPPONENTS)
+    return available(OURS | OPPONENTS) | LIMITS

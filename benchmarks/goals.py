@@ -1,0 +1,57 @@
+"""What the figures ought to be, as ratios within one run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+JAX, NUMPY, NUMBA = "JAX jit", "tinybilevel, NumPy", "tinybilevel, Numba"
+TORCH = ("torch", "torch, explicit adjoint", "higher", "TorchOpt")
+
+
+def judge(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each goal with the ratio that was found."""
+    found: list[dict[str, Any]] = []
+    for result in results:
+        who = result["who"]
+
+        def add(
+            a: str, others: tuple[str, ...], most: float, result: dict[str, Any] = result
+        ) -> None:
+            times = [
+                result["who"][n]["seconds"] for n in others if "seconds" in result["who"].get(n, {})
+            ]
+            if not times or "seconds" not in result["who"].get(a, {}):
+                return
+            ratio = result["who"][a]["seconds"] / min(times)
+            against = others[0] if len(others) == 1 else f"the best of {', '.join(others)}"
+            found.append(
+                {"case": result["case"], "what": f"{a} / {against}", "ratio": ratio, "most": most}
+            )
+
+        match result["kind"], result.get("dtype"):
+            case "hypercleaning", "float32":
+                add(NUMBA, (JAX,), 0.40)
+                add(NUMBA, TORCH, 0.45)
+                add(NUMBA, ("reading X",), 1.5)
+                add(NUMPY, (JAX,), 1.15)
+            case "hypercleaning", "float64":
+                add(NUMBA, (JAX,), 0.48)
+                add(NUMBA, TORCH, 0.60)
+                add(NUMPY, (JAX,), 1.15)
+            case "toy", _:
+                add("tinybilevel, kernel", (JAX,), 0.2)
+                add(NUMBA, (JAX,), 1.0)
+            case "first", _:
+                add(NUMPY, (JAX,), 0.3)
+                add(NUMPY, ("torch",), 0.3)
+        for name, most in ((NUMPY, 20.0), (NUMBA, 60.0)):
+            if result["kind"] == "hypercleaning" and "memory" in who.get(name, {}):
+                found.append(
+                    {
+                        "case": result["case"],
+                        "what": f"MB of {name}",
+                        "ratio": who[name]["memory"],
+                        "most": most,
+                    }
+                )
+    return found

@@ -1,0 +1,1 @@
+"""The same hypergradients in other libraries, written as their users would."""

@@ -1,0 +1,106 @@
+"""Tables, a page and a plot of the results."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return a case as a Markdown table."""
+    lines = [
+        f"\n### {result['case']}\n",
+        "| | per call | over the fastest of ours | memory, MB | difference |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    ours = [
+        r["seconds"]
+        for n, r in result["who"].items()
+        if n.startswith("tinybilevel") and "seconds" in r
+    ]
+    for name, r in result["who"].items():
+        if "seconds" not in r:
+            lines.append(f"| {name} | {r.get('error', '')} | | | |")
+            continue
+        ratio = f"{r['seconds'] / min(ours):.2f}" if ours else ""
+        memory = f"{r['memory']:.0f}" if "memory" in r else ""
+        difference = f"{r['disagreement']:.0e}" if "disagreement" in r else ""
+        lines.append(f"| {name} | {duration(r['seconds'])} | {ratio} | {memory} | {difference} |")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Return a time with its unit."""
+    units = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
+    unit, scale = next((u for u in units if seconds >= u[1]), units[-1])
+    return f"{seconds / scale:.3g} {unit}"
+
+
+def verdicts(judged: list[dict[str, Any]]) -> str:
+    """Return the goals as a Markdown table."""
+    lines = ["\n### Goals\n", "| case | what | found | at most | |", "|---|---|--:|--:|---|"]
+    for g in judged:
+        met = "met" if g["ratio"] <= g["most"] else "**missed**"
+        lines.append(f"| {g['case']} | {g['what']} | {g['ratio']:.2f} | {g['most']:g} | {met} |")
+    return "\n".join(lines)
+
+
+def machine(argv: list[str] | None) -> dict[str, str]:
+    """Return where and how the figures were taken."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    found = {
+        "date": date.today().isoformat(),
+        "command": " ".join(["python -m benchmarks", *(sys.argv[1:] if argv is None else argv)]),
+        "cpu": f"{cpu}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+    }
+    for name in ("tinybilevel", "numpy", "numba", "jax", "torch", "higher", "torchopt", "jaxopt"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def page(written: dict[str, Any]) -> str:
+    """Return all results as one Markdown page."""
+    where = ", ".join(f"{name} {value}" for name, value in written["machine"].items())
+    tables = "\n".join(table(result) for result in written["results"])
+    return f"# Benchmarks\n\n{where}\n{tables}\n{verdicts(written['goals'])}\n"
+
+
+def plot(results: list[dict[str, Any]], out: Path) -> None:
+    """Draw hypercleaning's time against K, if there is such a case and matplotlib is there."""
+    cases = [r for r in results if r["kind"] == "hypercleaning" and "5000 rows" in r["case"]]
+    if not cases:
+        return
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, dtype in zip(axes, ("float32", "float64"), strict=True):
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for r in cases:
+            for name, who in r["who"].items():
+                if r["dtype"] == dtype and "seconds" in who:
+                    lines.setdefault(name, []).append((r["K"], 1e3 * who["seconds"]))
+        for name, points in lines.items():
+            ours = name.startswith("tinybilevel")
+            style = "-" if ours else "--"
+            ax.plot(*zip(*points, strict=True), style, marker="o", ms=3, label=name)
+        ax.set(xlabel="K", title=dtype, yscale="log")
+    axes[0].set_ylabel("one hypergradient, ms")
+    axes[1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    for suffix in ("png", "svg"):
+        figure.savefig(out / f"hypercleaning.{suffix}", dpi=150)

@@ -1,0 +1,140 @@
+"""Timing: each contender in a process of its own, one call at a time, in interleaved rounds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cases import Case
+from benchmarks.contenders import Call, contenders
+
+#: A sample repeats its call until it has lasted this long, in seconds.
+_SAMPLE = 0.02
+
+
+class Worker:
+    """A process with one contender in it, which rests between its turns."""
+
+    def __init__(self, case: Case, name: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, case, name), daemon=True)
+        self.process.start()
+
+    def ask(self, question: str) -> Any:
+        self.pipe.send(question)
+        answer = self.pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.join()
+
+
+def measure(case: Case, names: Iterable[str], rounds: int) -> dict[str, dict[str, Any]]:
+    """Return for each contender its hypergradient, seconds per call, and memory in MB.
+
+    Memory is the most that building and calling took above the imports and the data.
+    """
+    workers = {name: Worker(case, name) for name in names}
+    try:
+        found: dict[str, dict[str, Any]] = {}
+        for name, worker in workers.items():
+            try:
+                found[name] = worker.ask("first")
+            except Exception as error:  # one that cannot run does not stop the others
+                found[name] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+        samples: dict[str, list[float]] = {n: [] for n in workers if "error" not in found[n]}
+        for _ in range(rounds):
+            for name in samples:
+                time.sleep(0.02)  # another's threads may spin for a moment after their turn
+                samples[name].append(workers[name].ask("time"))
+        for name, taken in samples.items():
+            found[name]["seconds"] = median(taken)
+            found[name]["memory"] = workers[name].ask("memory")
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return found
+
+
+def _serve(pipe: Connection, case: Case, name: str) -> None:
+    call: Call | None = None
+    repeats, before = 1, 0.0
+    while True:
+        question = pipe.recv()
+        try:
+            if question == "first":
+                _import(name)
+                from benchmarks.cases import numbers
+
+                data = numbers(case)
+                before = _resident()
+                _reset_peak()
+                start = time.perf_counter()
+                call = contenders(case)[name](case)
+                grad = call()
+                seconds = time.perf_counter() - start
+                repeats = max(1, int(_SAMPLE / max(_time(call, 3), 1e-7)))
+                pipe.send({"grad": np.array(grad), "first": seconds, "data": len(data.data)})
+            elif question == "time":
+                assert call is not None
+                pipe.send(_time(call, repeats))
+            else:
+                pipe.send((_peak() - before) / 1e6)
+        except Exception as error:
+            pipe.send(error)
+
+
+def _time(call: Callable[[], Any], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+def _import(name: str) -> None:
+    """Load the contender's library, and start what it starts, before memory is counted."""
+    if name.startswith(("JAX", "jaxopt")):
+        import jax.numpy as jnp
+
+        jnp.ones(2).sum().block_until_ready()
+    elif name.startswith(("torch", "higher", "TorchOpt")):
+        import torch
+
+        torch.ones(2).sum()
+    elif "Numba" in name or "kernel" in name:
+        import numba  # noqa: F401
+
+
+def _status(key: str) -> float:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:  # not Linux
+        return float("nan")
+    return 1024.0 * int(next(line for line in lines if line.startswith(key)).split()[1])
+
+
+def _resident() -> float:
+    return _status("VmRSS")
+
+
+def _peak() -> float:
+    return _status("VmHWM")
+
+
+def _reset_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        os.environ["BENCHMARK_PEAK"] = "since the start of the process"

@@ -1,0 +1,100 @@
+"""The benchmarks compare the same numbers, run to their end, and judge what they find."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks import __main__ as command
+from benchmarks import contenders, goals, report
+from benchmarks.cases import Case
+
+CASES = [
+    Case("toy", 3),
+    Case("quadratic", 4, M=7),
+    Case("quadratic", 4, M=1500),
+    Case("hypercleaning", 2, T=5, rows=40),
+    Case("hypercleaning", 5, T=5, rows=40, dtype="float32"),
+]
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_everyone_computes_the_same_hypergradient(case, monkeypatch):
+    monkeypatch.delenv("TINYBILEVEL_DATA", raising=False)
+    everyone = contenders.contenders(case)
+    reference = everyone["tinybilevel, NumPy"](case)()
+    for name, build in everyone.items():
+        if name in contenders.LIMITS or name in {"higher", "TorchOpt", "jaxopt"}:
+            continue
+        grad = build(case)()
+        error = np.linalg.norm(grad - reference) / np.linalg.norm(reference)
+        assert grad.dtype == case.dtype, name
+        assert error <= (1e-4 if case.dtype == "float32" else 1e-11), name
+
+
+def test_a_run_writes_what_it_found(tmp_path, monkeypatch, capsys):
+    only = {"tinybilevel, NumPy": contenders.OURS["tinybilevel, NumPy"]}
+    monkeypatch.setattr(command, "contenders", lambda case: only)
+    assert command.main(["toy", "--quick", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    written = json.loads((tmp_path / "results.json").read_text())
+    (result,) = written["results"]
+    who = result["who"]["tinybilevel, NumPy"]
+    assert who["seconds"] > 0
+    assert who["disagreement"] == 0
+    assert report.table(result) in printed
+    page = (tmp_path / "results.md").read_text()
+    assert report.table(result) in page
+    assert written["machine"]["date"] in page
+
+
+def test_an_unknown_suite_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["toys"])
+    assert "no such suite: toys" in capsys.readouterr().err
+
+
+def test_a_contender_that_disagrees_gets_no_time(monkeypatch):
+    found = {
+        "tinybilevel, NumPy": {"grad": np.ones(2), "seconds": 1.0},
+        "JAX jit": {"grad": np.array([1.0, 1.1]), "seconds": 0.1},
+        "torch": {"error": "ImportError: no"},
+    }
+    monkeypatch.setattr(command, "measure", lambda *args: found)
+    result = command.run(Case("toy", 1), 1)
+    assert "seconds" not in result["who"]["JAX jit"]
+    assert "disagrees by 7.1e-02" in report.table(result)
+    assert "ImportError: no" in report.table(result)
+
+
+def test_goals_are_ratios_within_one_case():
+    who = {
+        "tinybilevel, NumPy": {"seconds": 1.1, "memory": 10.0},
+        "tinybilevel, Numba": {"seconds": 0.39, "memory": 61.0},
+        "JAX jit": {"seconds": 1.0},
+        "torch": {"seconds": 1.5},
+        "higher": {"seconds": 0.8},
+    }
+    case = Case("hypercleaning", 1, dtype="float32")
+    judged = goals.judge(
+        [{"case": case.name, "kind": case.kind, "dtype": case.dtype, "K": 1, "who": who}]
+    )
+    found = {g["what"]: (round(g["ratio"], 4), g["ratio"] <= g["most"]) for g in judged}
+    assert found["tinybilevel, Numba / JAX jit"] == (0.39, True)
+    assert found["tinybilevel, NumPy / JAX jit"] == (1.1, True)
+    best = next(what for what in found if "best of torch" in what)
+    assert found[best] == (0.4875, False)
+    assert found["MB of tinybilevel, Numba"] == (61.0, False)
+    assert "**missed**" in report.verdicts(judged)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(2.5, "2.5 s"), (0.0125, "12.5 ms"), (3e-6, "3 µs"), (4e-7, "0.4 µs")]
+)
+def test_durations_have_units(seconds, text):
+    assert report.duration(seconds) == text
