@@ -44,7 +44,7 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     ----------
     problem : BilevelProblem
         Gradient descent with one fixed step size on a `Quadratic`, from a fixed w_0, without a
-        `hyper_map`; under an upper level of `tinybilevel.problems`, or a `Quadratic`
+        `hyper_map`; under an upper level of ``tinybilevel.problems``, or a `Quadratic`
         f = ½ (w − d)ᵀ G (w − d) with a diagonal G and C = 0.
 
     Returns

@@ -69,7 +69,7 @@ class Objective:
         return self
 
     def loop_data(self, M: int) -> tuple[str, Array] | None:
-        """Return the name and parameters of f in `tinybilevel.kernels.loops`, if it is there."""
+        """Return the name and parameters of f in ``kernels/loops.py``, if it is there."""
         return None
 
     def bound(self) -> Objective:

@@ -48,7 +48,7 @@ class SoftmaxRegression(Objective):
         s; by default 1/n, the mean.
     backend : {"auto", "numpy", "numba"}
         Who computes the value, the gradient and its vjp: the plain bodies, or
-        `tinybilevel.kernels`, which need the extra ``fast``. "auto" takes those where they are
+        compiled kernels, which need the extra ``fast``. "auto" takes those where they are
         installed and X is large. They compute in the dtype of X, and leave a mix of dtypes to the
         plain bodies; they skip the zeros of X, also those that an infinite w would turn to NaN.
 

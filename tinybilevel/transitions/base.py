@@ -29,15 +29,15 @@ class Transition:
     Jacobians are the paper's: A_{t+1} = ∇_w Ξ_{t+1} is M × M and B_{t+1} = ∇_λ Ξ_{t+1} is N × M, so
     a product with a vector α of the state's space is a vector-Jacobian product.
 
-    ==================================  ============  ===========================================
-    ``initial(lam)``                    (M,)          w_0 = Ξ_0(λ)
-    ``initial_vjp(lam, alpha)``         (N,)          B_0 α
-    ``initial_jvp(lam, dlam)``          (M,)          dλ B_0
-    ``step(t, w, lam, out=None)``       (M,)          Ξ_{t+1}(w_t, λ), t = 0 … T−1
-    ``vjp(t, w, lam, alpha, out=None)`` ((M,), (N,))  A_{t+1} α and B_{t+1} α, at w = w_t
-    ``jvp(t, w, lam, dw, dlam)``        (M,)          dw A_{t+1} + dλ B_{t+1}, at w = w_t
-    ``readout(w)``                      (≤ M,)        what the upper level sees of the state
-    ==================================  ============  ===========================================
+    ===================================  ============  ==========================================
+    ``initial(lam)``                     (M,)          w_0 = Ξ_0(λ)
+    ``initial_vjp(lam, alpha)``          (N,)          B_0 α
+    ``initial_jvp(lam, dlam)``           (M,)          dλ B_0
+    ``step(t, w, lam, out=None)``        (M,)          Ξ_{t+1}(w_t, λ), t = 0 … T−1
+    ``vjp(t, w, lam, alpha, out=None)``  ((M,), (N,))  A_{t+1} α and B_{t+1} α, at w = w_t
+    ``jvp(t, w, lam, dw, dlam)``         (M,)          dw A_{t+1} + dλ B_{t+1}, at w = w_t
+    ``readout(w)``                       (≤ M,)        what the upper level sees of the state
+    ===================================  ============  ==========================================
 
     ``w`` is the whole state: momentum and other buffers follow the lower-level variable in it.
     ``out``, an array or a pair of them, is where results may be written instead of into new arrays;
