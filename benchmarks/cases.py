@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class Numbers:
     data: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=1)
 def numbers(case: Case) -> Numbers:
     """Return the arrays of a case; seeded, so that every process has the same."""
     rng = np.random.default_rng(0)
@@ -73,7 +75,7 @@ def _digits(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
         mnist = tb.data.mnist()
         order = rng.permutation(len(mnist.X_train))
         rows = np.resize(order, count)
-        X, y = mnist.X_train[rows], mnist.y_train[rows]
+        X, y = mnist.X_train[rows] / np.float32(255), mnist.y_train[rows]
     except (tb.data.DataError, OSError):
         y = rng.integers(0, 10, count)
         shapes = rng.random((10, 784)) < 0.19

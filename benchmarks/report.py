@@ -101,6 +101,6 @@ def plot(results: list[dict[str, Any]], out: Path) -> None:
             ax.plot(*zip(*points, strict=True), style, marker="o", ms=3, label=name)
         ax.set(xlabel="K", title=dtype, yscale="log")
     axes[0].set_ylabel("one hypergradient, ms")
-    axes[1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
     for suffix in ("png", "svg"):
         figure.savefig(out / f"hypercleaning.{suffix}", dpi=150)

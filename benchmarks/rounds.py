@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
@@ -21,7 +22,7 @@ _SAMPLE = 0.02
 
 
 class Worker:
-    """A process with one contender in it, which rests between its turns."""
+    """A process with one contender in it, which is stopped between its turns."""
 
     def __init__(self, case: Case, name: str) -> None:
         context = multiprocessing.get_context("spawn")
@@ -30,13 +31,21 @@ class Worker:
         self.process.start()
 
     def ask(self, question: str) -> Any:
+        self._signal("SIGCONT")
         self.pipe.send(question)
         answer = self.pipe.recv()
+        self._signal("SIGSTOP")
         if isinstance(answer, Exception):
             raise answer
         return answer
 
+    def _signal(self, name: str) -> None:
+        # Threads of most libraries spin for a while after their work, at the cost of the next.
+        if hasattr(signal, name) and self.process.pid is not None:
+            os.kill(self.process.pid, getattr(signal, name))
+
     def close(self) -> None:
+        self._signal("SIGCONT")
         self.process.terminate()
         self.process.join()
 
@@ -57,7 +66,6 @@ def measure(case: Case, names: Iterable[str], rounds: int) -> dict[str, dict[str
         samples: dict[str, list[float]] = {n: [] for n in workers if "error" not in found[n]}
         for _ in range(rounds):
             for name in samples:
-                time.sleep(0.02)  # another's threads may spin for a moment after their turn
                 samples[name].append(workers[name].ask("time"))
         for name, taken in samples.items():
             found[name]["seconds"] = median(taken)
@@ -114,7 +122,9 @@ def _import(name: str) -> None:
 
         torch.ones(2).sum()
     elif "Numba" in name or "kernel" in name:
-        import numba  # noqa: F401
+        import numba
+
+        numba.njit(lambda x: x + 1)(1)
 
 
 def _status(key: str) -> float:
