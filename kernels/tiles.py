@@ -109,57 +109,62 @@ def add_tile(vectors: int, classes: int) -> Callable[..., None]:
 
 
 _INTS = (types.intp,) * 3
-#: Sums of a sparse row that run side by side, to hide the latency of the multiply-add.
+#: Sums that run side by side, to hide the latency of the multiply-add.
 _CHAINS = 4
 
 
-@intrinsic
-def sparse_gather(context, data, index, first, last, R, r, ldr, G, g):  # type: ignore[no-untyped-def]
-    """G[g : g + lanes] += Σ_p data[p] R[r + index[p]·ldr :], p = first … last − 1."""
+def sparse_gather(width: int) -> Callable[..., None]:
+    """Make G[g + u·ldg :] += Σ_p data[p, u] R[r + index[p] :], p = first … last − 1, u < width."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        emit = _Emitter(context, builder, signature)
-        data, index, first, last, R, r, ldr, G, g = args
-        place = emit.vector(7, G, g)
-        sums = [emit.variable(emit.zero) for _ in range(_CHAINS)]
+    @intrinsic
+    def gather(context, data, index, first, last, R, r, G, g, ldg):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            emit = _Emitter(context, builder, signature)
+            data, index, first, last, R, r, G, g, ldg = args
+            sums = [[emit.variable(emit.zero) for _ in range(_CHAINS)] for _ in range(width)]
 
-        def term(total: Any, p: Any) -> None:
-            row = emit.at(r, builder.mul(emit.index(1, index, p), ldr))
-            x = emit.splat(builder.load(emit.scalar(0, data, p)))
-            emit.add_product(total, x, emit.load(4, R, row))
+            def term(k: int, p: Any) -> None:
+                R_i = emit.load(4, R, emit.at(r, emit.index(1, index, p)))
+                for u, x in enumerate(emit.splats(0, data, p, width)):
+                    emit.add_product(sums[u][k], x, R_i)
 
-        whole = builder.sub(last, builder.srem(builder.sub(last, first), emit.integer(_CHAINS)))
-        with cgutils.for_range_slice(builder, first, whole, emit.integer(_CHAINS), inc=True) as (
-            p,
-            _,
-        ):
-            for k, total in enumerate(sums):
-                term(total, builder.add(p, emit.integer(k)))
-        with cgutils.for_range_slice(builder, whole, last, emit.integer(1), inc=True) as (p, _):
-            term(sums[0], p)
-        a, b, c, d = (builder.load(total) for total in sums)
-        total = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
-        emit.store_to(builder.fadd(emit.load_from(place), total), place)
-        return context.get_dummy_value()
+            emit.unrolled(first, last, term)
+            for u in range(width):
+                place = emit.vector(6, G, emit.at(g, (u, ldg)))
+                total = emit.load_from(place)
+                for part in sums[u]:
+                    total = builder.fadd(total, builder.load(part))
+                emit.store_to(total, place)
+            return context.get_dummy_value()
 
-    return types.void(data, index, *_INTS[:2], R, *_INTS[:2], G, types.intp), generate
+        return types.void(data, index, *_INTS[:2], R, types.intp, G, *_INTS[:2]), generate
+
+    return gather
 
 
-@intrinsic
-def sparse_scatter(context, data, index, first, last, W, w, S, s, lds):  # type: ignore[no-untyped-def]
-    """S[s + index[p]·lds :] += data[p] W[w : w + lanes], p = first … last − 1."""
+def sparse_scatter(width: int) -> Callable[..., None]:
+    """Make S[s + index[p] :] += Σ_u data[p, u] W[w + u·ldw :], p = first … last − 1, u < width."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        emit = _Emitter(context, builder, signature)
-        data, index, first, last, W, w, S, s, lds = args
-        W_j = emit.load(4, W, w)
-        with cgutils.for_range_slice(builder, first, last, emit.integer(1), inc=True) as (p, _):
-            place = emit.vector(6, S, emit.at(s, builder.mul(emit.index(1, index, p), lds)))
-            x = emit.splat(builder.load(emit.scalar(0, data, p)))
-            emit.store_to(emit.multiply_add(x, W_j, emit.load_from(place)), place)
-        return context.get_dummy_value()
+    @intrinsic
+    def scatter(context, data, index, first, last, W, w, ldw, S, s):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            emit = _Emitter(context, builder, signature)
+            data, index, first, last, W, w, ldw, S, s = args
+            rows = [emit.load(4, W, emit.at(w, (u, ldw))) for u in range(width)]
 
-    return types.void(data, index, *_INTS[:2], W, types.intp, S, *_INTS[:2]), generate
+            def term(_: int, p: Any) -> None:
+                place = emit.vector(7, S, emit.at(s, emit.index(1, index, p)))
+                total = emit.load_from(place)
+                for x, W_u in zip(emit.splats(0, data, p, width), rows, strict=True):
+                    total = emit.multiply_add(x, W_u, total)
+                emit.store_to(total, place)
+
+            emit.unrolled(first, last, term)
+            return context.get_dummy_value()
+
+        return types.void(data, index, *_INTS[:2], W, *_INTS[:2], S, types.intp), generate
+
+    return scatter
 
 
 @intrinsic
@@ -371,6 +376,22 @@ class _Emitter:
             _,
         ):
             yield j
+
+    def splats(self, k: int, data: Any, p: Any, width: int) -> list[Any]:
+        """Return data[p, 0 … width − 1], each in all places of a vector."""
+        start = self.builder.mul(p, self.integer(width))
+        places = [self.scalar(k, data, self.at(start, self.integer(u))) for u in range(width)]
+        return [self.splat(self.builder.load(place)) for place in places]
+
+    def unrolled(self, first: Any, last: Any, term: Callable[[int, Any], None]) -> None:
+        """Emit term(k, p) for p = first … last − 1, with k counting to `_CHAINS` over and over."""
+        builder, chains = self.builder, self.integer(_CHAINS)
+        whole = builder.sub(last, builder.srem(builder.sub(last, first), chains))
+        with cgutils.for_range_slice(builder, first, whole, chains, inc=True) as (p, _):
+            for k in range(_CHAINS):
+                term(k, builder.add(p, self.integer(k)))
+        with cgutils.for_range_slice(builder, whole, last, self.integer(1), inc=True) as (p, _):
+            term(0, p)
 
     def numbered(self, value: Any) -> tuple[Any, Any]:
         """Return 0, 1, … and `value` in each place, to compare."""

@@ -63,50 +63,55 @@ def assert_equal(found, expected, tol):
         assert np.abs(found[name] - value).max() <= tol * scale, name
 
 
-def check(n, d, C, dtype=np.float64, *, density=1.0, **options):
+#: Rows of X whole; the nonzeros of X, by groups of columns or one by one.
+LAYOUTS = {"dense": (False, 1.0), "groups": (True, 1.0), "singles": (True, 0.15)}
+
+
+def check(n, d, C, dtype=np.float64, *, layout):
+    sparse, density = LAYOUTS[layout]
     X, y, weights, W, V = case(n, d, C, dtype, density=density)
-    kernel = Softmax(X, y, C, **options)
+    kernel = Softmax(X, y, C, sparse=sparse)
     found, expected = products(kernel, W, V, weights), plain(X, y, C, W, V, weights)
     assert_equal(found, expected, TOL[dtype] * max(d, 10) ** 0.5)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("C", [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 16, 17, 33])
-def test_any_number_of_classes(C, sparse):
-    check(13, 7, C, sparse=sparse)
+def test_any_number_of_classes(C, layout):
+    check(13, 7, C, layout=layout)
 
 
 L = lanes(8)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "d", [1, 2, L - 1, L, L + 1, 2 * L, 4 * L - 1, 4 * L, 4 * L + 1, 5 * L, 8 * L + 3]
 )
-def test_any_number_of_features(d, sparse):
-    check(9, d, 3, sparse=sparse)
+def test_any_number_of_features(d, layout):
+    check(9, d, 3, layout=layout)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "n", [1, 2, ROWS - 1, ROWS, ROWS + 1, 8 * ROWS - 1, 8 * ROWS, 8 * ROWS + 1, 9 * ROWS, 67, 257]
 )
-def test_any_number_of_examples(n, sparse):
-    check(n, 5, 3, sparse=sparse)
+def test_any_number_of_examples(n, layout):
+    check(n, 5, 3, layout=layout)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("extra", [-1, 0, 1])
-def test_around_the_boundary_of_a_block(extra, sparse, monkeypatch):
+def test_around_the_boundary_of_a_block(extra, layout, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK", 8 * 8 * L)  # 8 rows of one vector
     monkeypatch.setattr(module, "_SPARSE_ROWS", 8)
-    check(8 * 8 * 3 + extra, L, 6, sparse=sparse)
+    check(8 * 8 * 3 + extra, L, 6, layout=layout)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("sparse", [False, True])
-def test_real_sizes_in_both_precisions(dtype, sparse):
-    check(700, 785, 10, dtype, density=0.2, sparse=sparse)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_real_sizes_in_both_precisions(dtype, layout):
+    check(700, 785, 10, dtype, layout=layout)
 
 
 def test_zeros_are_skipped_where_that_pays():
@@ -114,6 +119,16 @@ def test_zeros_are_skipped_where_that_pays():
     assert not Softmax(X, y, 10)._by_class
     assert Softmax(np.ones_like(X), y, 10)._by_class
     assert not Softmax(csr_array(np.ones_like(X)), y, 10)._by_class
+
+
+def test_columns_that_are_zero_together_are_taken_together():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(rng.random((64, 20)) < 0.3, 4, axis=1)[:, :78]
+    y = rng.integers(0, 10, 64)
+    for X, together in ((groups * 1.0, True), ((rng.random((64, 78)) < 0.2) * 1.0, False)):
+        data, index, *_ = Softmax(X, y, 10)._X
+        assert (data.size == 4 * index.size) == together
+        assert (data.size == index.size) != together
 
 
 def test_sparse_matrices_with_empty_rows_explicit_zeros_and_duplicates():
