@@ -32,7 +32,10 @@ class Workspace:
 
     def __call__(self, name: str, shape: tuple[int, ...], *operands: Array) -> Array:
         """Return an uninitialised array of the dtype that `operands` promote to."""
-        dtype = operands[0].dtype if len(operands) == 1 else np.result_type(*operands)
+        dtype = operands[0].dtype
+        for other in operands[1:]:
+            if other.dtype != dtype:
+                dtype = np.result_type(*operands)
         kept = self._arrays.get(name)
         if kept is not None and kept.shape == shape and kept.dtype == dtype:
             return kept

@@ -1,9 +1,9 @@
-"""torch, eager: double backward, an explicit adjoint, and two libraries built on it."""
+"""torch, eager: double backward, two libraries built on it, and an adjoint by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,104 +11,70 @@ from torch.nn import functional as F
 
 from benchmarks.cases import Case, numbers
 
-Function = Callable[[Any, Any], Any]
+
+class Problem(NamedTuple):
+    """g(w, λ) and f(w) for autograd; by hand, θ(λ) and its slope, ∇g(w, θ) and the products."""
+
+    lower: Callable[..., Any]
+    upper: Callable[..., Any]
+    theta: Callable[..., Any]
+    slope: Callable[..., Any]
+    grad: Callable[..., Any]
+    products: Callable[..., Any]
 
 
-def losses(case: Case) -> tuple[Function, Function, Any, Any, float]:
-    """Return g(w, λ), f(w), w_0, λ and γ."""
-    n = numbers(case)
-    data = {name: torch.from_numpy(a) for name, a in n.data.items()}
-    w0, lam = torch.from_numpy(n.w0), torch.from_numpy(n.lam)
-    if case.kind != "hypercleaning":
-        G = data["curvature"]
+def _quadratic(case: Case, data: dict[str, Any]) -> Problem:
+    G = data["curvature"]
 
-        def quadratic(w: Any, lam: Any) -> Any:
-            r = w - lam
-            return 0.5 * torch.dot(r, G * r if G.ndim == 1 else G @ r)
+    def curve(v: Any) -> Any:
+        return G * v if G.ndim == 1 else G @ v
 
-        def rippled(w: Any, lam: Any) -> Any:
-            return (w**2 + 10 * torch.sin(w) ** 2).sum()
+    def upper(w: Any) -> Any:
+        toy = case.kind == "toy"
+        return (w**2 + 10 * torch.sin(w) ** 2).sum() if toy else 0.5 * (w**2).sum()
 
-        def squares(w: Any, lam: Any) -> Any:
-            return 0.5 * (w**2).sum()
+    def products(w: Any, theta: Any, alpha: Any) -> tuple[Any, Any]:
+        curved = curve(alpha)
+        return curved, -curved
 
-        return quadratic, rippled if case.kind == "toy" else squares, w0, lam, n.step_size
-    X, X_val = data["X"], data["X_val"]
-    y, y_val = data["y"].long(), data["y_val"].long()
+    return Problem(
+        lower=lambda w, lam: 0.5 * torch.dot(w - lam, curve(w - lam)),
+        upper=upper,
+        theta=lambda lam: lam,
+        slope=lambda lam: 1.0,
+        grad=lambda w, theta: curve(w - theta),
+        products=products,
+    )
+
+
+def _hypercleaning(case: Case, data: dict[str, Any]) -> Problem:
+    X, y, n = data["X"], data["y"].long(), case.rows
+    Y = F.one_hot(y, 10).to(X.dtype)
 
     def lower(w: Any, lam: Any) -> Any:
         each = F.cross_entropy(X @ w.view(10, -1).T, y, reduction="none")
-        return (torch.dot(torch.sigmoid(lam), each) + 1e-3 * (w**2).sum()) / case.rows
+        return (torch.dot(torch.sigmoid(lam), each) + 1e-3 * (w**2).sum()) / n
 
-    def upper(w: Any, lam: Any) -> Any:
-        return F.cross_entropy(X_val @ w.view(10, -1).T, y_val)
+    def grad(w: Any, theta: Any) -> Any:
+        R = torch.softmax(X @ w.view(10, -1).T, dim=1).sub_(Y).mul_(theta[:, None])
+        return (R.T @ X).view(-1).add_(w, alpha=2e-3).div_(n)
 
-    return lower, upper, w0, lam, n.step_size
+    def products(w: Any, theta: Any, alpha: Any) -> tuple[Any, Any]:
+        both = X @ torch.cat([w, alpha]).view(20, -1).T
+        P, dS = torch.softmax(both[:, :10], dim=1), both[:, 10:]
+        dP = P * (dS - (P * dS).sum(1, keepdim=True))
+        mixed = ((P - Y) * dS).sum(1).div_(n)
+        hessian = (dP.mul_(theta[:, None]).T @ X).view(-1).add_(alpha, alpha=2e-3)
+        return hessian.div_(n), mixed
 
-
-def build(case: Case, style: str) -> Callable[[], np.ndarray]:
-    """Return a call; `style` is ``autograd``, ``adjoint``, ``higher`` or ``torchopt``."""
-    g, f, w0, lam0, gamma = losses(case)
-    T, K = case.T, case.K
-
-    def forward(lam: Any, steps: int) -> Any:
-        w = w0.clone()
-        for _ in range(steps):
-            w.requires_grad_()
-            (grad,) = torch.autograd.grad(g(w, lam), w)
-            w = w.detach() - gamma * grad
-        return w
-
-    def autograd() -> np.ndarray:
-        lam = lam0.clone().requires_grad_()
-        w = forward(lam.detach(), T - K).requires_grad_()
-        for _ in range(K):
-            (grad,) = torch.autograd.grad(g(w, lam), w, create_graph=True)
-            w = w - gamma * grad
-        return torch.autograd.grad(f(w, lam), lam)[0].numpy()
-
-    def adjoint() -> np.ndarray:
-        lam = lam0.clone().requires_grad_()
-        w, states = forward(lam0, T - K), []
-        for _ in range(K):
-            states.append(w.detach())
-            w = w.detach().requires_grad_()
-            (grad,) = torch.autograd.grad(g(w, lam0), w)
-            w = w.detach() - gamma * grad
-        w.requires_grad_()
-        (alpha,) = torch.autograd.grad(f(w, lam0), w)
-        h = torch.zeros_like(lam0)
-        for state in reversed(states):
-            state = state.clone().requires_grad_()
-            (grad,) = torch.autograd.grad(g(state, lam), state, create_graph=True)
-            hessian, mixed = torch.autograd.grad(grad, (state, lam), gamma * alpha)
-            alpha, h = alpha - hessian, h - mixed
-        return h.numpy()
-
-    def higher_() -> np.ndarray:
-        import higher
-
-        lam = lam0.clone().requires_grad_()
-        model = _Weights(forward(lam.detach(), T - K))
-        optimizer = torch.optim.SGD(model.parameters(), lr=gamma)
-        with higher.innerloop_ctx(model, optimizer) as (inner, step):
-            for _ in range(K):
-                step.step(g(inner(), lam))
-            return torch.autograd.grad(f(inner(), lam), lam)[0].numpy()
-
-    def torchopt_() -> np.ndarray:
-        import torchopt
-
-        lam = lam0.clone().requires_grad_()
-        model = _Weights(forward(lam.detach(), T - K))
-        optimizer = torchopt.MetaSGD(model, lr=gamma)
-        for _ in range(K):
-            optimizer.step(g(model(), lam))
-        return torch.autograd.grad(f(model(), lam), lam)[0].numpy()
-
-    return {"autograd": autograd, "adjoint": adjoint, "higher": higher_, "torchopt": torchopt_}[
-        style
-    ]
+    return Problem(
+        lower,
+        upper=lambda w: F.cross_entropy(data["X_val"] @ w.view(10, -1).T, data["y_val"].long()),
+        theta=torch.sigmoid,
+        slope=lambda lam: torch.sigmoid(lam) * (1 - torch.sigmoid(lam)),
+        grad=grad,
+        products=products,
+    )
 
 
 class _Weights(torch.nn.Module):
@@ -120,3 +86,65 @@ class _Weights(torch.nn.Module):
 
     def forward(self) -> Any:
         return self.w
+
+
+def build(case: Case, style: str) -> Callable[[], np.ndarray]:
+    """Return a call; `style` is ``autograd``, ``adjoint``, ``higher`` or ``torchopt``."""
+    n, T, K = numbers(case), case.T, case.K
+    data = {name: torch.from_numpy(a) for name, a in n.data.items()}
+    p = (_hypercleaning if case.kind == "hypercleaning" else _quadratic)(case, data)
+    gamma, w0, lam0 = n.step_size, torch.from_numpy(n.w0), torch.from_numpy(n.lam)
+
+    def start() -> Any:
+        """Return w_{T−K}, which nothing is differentiated through."""
+        w = w0.clone()
+        for _ in range(T - K):
+            w.requires_grad_()
+            (grad,) = torch.autograd.grad(p.lower(w, lam0), w)
+            w = w.detach() - gamma * grad
+        return w
+
+    def autograd() -> Any:
+        lam, w = lam0.clone().requires_grad_(), start().requires_grad_()
+        for _ in range(K):
+            (grad,) = torch.autograd.grad(p.lower(w, lam), w, create_graph=True)
+            w = w - gamma * grad
+        return torch.autograd.grad(p.upper(w), lam)[0]
+
+    def higher_() -> Any:
+        import higher
+
+        lam, model = lam0.clone().requires_grad_(), _Weights(start())
+        optimizer = torch.optim.SGD(model.parameters(), lr=gamma)
+        with higher.innerloop_ctx(model, optimizer) as (inner, step):
+            for _ in range(K):
+                step.step(p.lower(inner(), lam))
+            return torch.autograd.grad(p.upper(inner()), lam)[0]
+
+    def torchopt_() -> Any:
+        import torchopt
+
+        lam, model = lam0.clone().requires_grad_(), _Weights(start())
+        optimizer = torchopt.MetaSGD(model, lr=gamma)
+        for _ in range(K):
+            optimizer.step(p.lower(model(), lam))
+        return torch.autograd.grad(p.upper(model()), lam)[0]
+
+    @torch.no_grad()
+    def adjoint() -> Any:
+        theta, w, states = p.theta(lam0), w0, []
+        for t in range(T):
+            if t >= T - K:
+                states.append(w)
+            w = w - gamma * p.grad(w, theta)
+        with torch.enable_grad():
+            (alpha,) = torch.autograd.grad(p.upper(w.requires_grad_()), w)
+        h = torch.zeros_like(theta)
+        for w in reversed(states):
+            hessian, mixed = p.products(w, theta, alpha)
+            alpha = alpha - gamma * hessian
+            h -= gamma * mixed
+        return p.slope(lam0) * h
+
+    call = {"autograd": autograd, "adjoint": adjoint, "higher": higher_, "torchopt": torchopt_}
+    return lambda: call[style]().numpy()
