@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contenders import LIMITS
+
 
 def table(result: dict[str, Any]) -> str:
     """Return a case as a Markdown table."""
@@ -97,8 +99,10 @@ def plot(results: list[dict[str, Any]], out: Path) -> None:
                     lines.setdefault(name, []).append((r["K"], 1e3 * who["seconds"]))
         for name, points in lines.items():
             ours = name.startswith("tinybilevel")
-            style = "-" if ours else "--"
-            ax.plot(*zip(*points, strict=True), style, marker="o", ms=3, label=name)
+            look = dict(ls="-" if ours else "--", lw=2 if ours else 1, marker="o", ms=3)
+            if name in LIMITS:
+                look = dict(ls=":", color="0.4", marker="x" if name == "reading X" else ".")
+            ax.plot(*zip(*points, strict=True), label=name, **look)
         ax.set(xlabel="K", title=dtype, yscale="log")
     axes[0].set_ylabel("one hypergradient, ms")
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
