@@ -1,24 +1,33 @@
-"""Arrays: which dtypes are taken, and how an input is checked.
+"""Arrays: which dtypes are taken, how an input is checked, and where arrays lie.
 
 The engine is written in plain NumPy. CuPy arrays run through the same code, because NumPy's
 functions dispatch on their arguments (``np.sin(x)``, ``np.empty_like(x, shape=...)``); only what
 creates an array from nothing needs a namespace, so the engine makes arrays from other arrays.
+CuPy lacks ``np.take(mode=...)``, ``np.maximum.reduce`` and ``max(initial=...)``, and refuses to mix
+its arrays with NumPy's.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+import copy
+from importlib import import_module
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
 __all__ = [
     "Array",
+    "Movable",
     "as_count",
     "as_float",
     "block_size",
     "check_pair",
     "check_shape",
+    "like",
+    "moved",
+    "on_device",
     "promote",
+    "take",
     "take_block",
     "to_numpy",
 ]
@@ -60,7 +69,7 @@ def as_float(name: str, x: Any, *, ndim: int | None = None, finite: bool = True)
     >>> as_float("lam", [1.0, 2.0], ndim=1)
     array([1., 2.])
     """
-    x = x if hasattr(x, "__cuda_array_interface__") else np.asarray(x)
+    x = x if on_device(x) else np.asarray(x)
     if x.dtype not in _FLOATS:
         raise TypeError(f"{name} must be float32 or float64, got dtype {x.dtype}")
     if ndim is not None and x.ndim != ndim:
@@ -119,6 +128,65 @@ def promote(*arrays: Any) -> np.dtype[Any]:
     return np.result_type(*(a for a in arrays if a is not None))
 
 
+def on_device(x: Any) -> bool:
+    """Return whether x is an array on a GPU."""
+    return hasattr(x, "__cuda_array_interface__")
+
+
 def to_numpy(x: Any) -> Array:
     """Copy a CuPy array to the host; return a NumPy array as it is."""
     return x.get() if hasattr(x, "get") else np.asarray(x)
+
+
+def take(a: Array, indices: Array, out: Array) -> Array:
+    """Write ``a.ravel()[indices]`` to `out`; the indices are known to be in range."""
+    # NumPy takes a copy of `out` unless it is told what to do out of range; CuPy cannot be told.
+    return a.take(indices, out=out) if on_device(a) else a.take(indices, out=out, mode="clip")
+
+
+def like(model: Any, x: Any) -> Any:
+    """Return `x` where `model` lies: on the host or on its device."""
+    return moved(x, "cupy" if on_device(model) else "numpy")
+
+
+class Movable:
+    """What holds arrays and can be had with all of them on a GPU, or on the host."""
+
+    def to(self, namespace: str) -> Self:
+        """Return the same with every array that it holds in `namespace`, "numpy" or "cupy"."""
+        other = copy.copy(self)
+        other.__dict__.update({name: moved(part, namespace) for name, part in vars(self).items()})
+        return other
+
+
+def moved(x: Any, namespace: str) -> Any:
+    """Return `x` with the arrays in it in `namespace`; what has none comes back as it is.
+
+    Raises
+    ------
+    ImportError
+        If `namespace` is "cupy" and CuPy is not installed.
+    ValueError
+        If it is another name.
+    """
+    if namespace not in ("numpy", "cupy"):
+        raise ValueError(f'namespace must be "numpy" or "cupy", got {namespace!r}')
+    if isinstance(x, Movable):
+        return x.to(namespace)
+    if type(x) in (tuple, list):
+        return type(x)(moved(part, namespace) for part in x)
+    if type(x) is dict:
+        return {name: moved(part, namespace) for name, part in x.items()}
+    if namespace == "numpy":
+        sparse = hasattr(x, "tocsr") and hasattr(x, "get")
+        return x.get() if sparse or on_device(x) else x
+    if hasattr(x, "tocsr"):
+        return _import("cupyx.scipy.sparse").csr_matrix(x)
+    return _import("cupy").asarray(x) if isinstance(x, np.ndarray) else x
+
+
+def _import(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError('a GPU needs CuPy: pip install "tinybilevel[gpu]"') from error

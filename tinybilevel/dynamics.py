@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_float, check_pair, check_shape, promote
+from tinybilevel.backend import Array, as_float, check_pair, check_shape, like, promote
 from tinybilevel.errors import DivergenceError
 from tinybilevel.problem import BilevelProblem
 
@@ -132,7 +132,7 @@ class Dynamics:
         gamma = float(np.max(step_size(t, self.theta)))
         w = self.transition.readout(self.w0)
         v, beta = np.empty_like(w), 0.0
-        v[...] = np.random.default_rng(0).standard_normal(w.size)
+        v[...] = like(w, np.random.default_rng(0).standard_normal(w.size))
         for _ in range(20):  # power iteration on the Hessian at w_0
             try:
                 v, _ = g.grad_vjp(w, self.theta, v / np.linalg.norm(v))
@@ -149,5 +149,5 @@ class Dynamics:
 
 def _norm(w: Array) -> float:
     """‖w‖ without squaring what is about to overflow."""
-    scale = float(np.abs(w).max(initial=0.0))
+    scale = float(np.abs(w).max()) if w.size else 0.0
     return scale * float(np.linalg.norm(w / scale)) if scale else 0.0

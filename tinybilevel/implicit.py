@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_count
+from tinybilevel.backend import Array, as_count, on_device
 from tinybilevel.dynamics import Dynamics
 from tinybilevel.errors import ConvergenceWarning
 from tinybilevel.method import Hypergradient, Method
@@ -24,7 +23,7 @@ class SeriesSum(NamedTuple):
 
     h: Array
     K: int
-    norms: Sequence[float] = ()
+    norms: Any = ()
     residual: float = 0.0
     converged: bool = True
 
@@ -115,6 +114,8 @@ class ImplicitCG(Series):
                 "ImplicitCG needs a transition that comes to rest at a minimum of its objective; "
                 f"{type(dynamics.transition).__name__} does not"
             )
+        if on_device(w):
+            raise TypeError('ImplicitCG runs SciPy, on the host: take problem.to("numpy")')
         dynamics.check(w, alpha)
         # A velocity's share of α drops out of the series: derived in docs/guides/truncation.md.
         w, b = dynamics.transition.readout(w), dynamics.transition.readout(alpha)

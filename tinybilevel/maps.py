@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_float, check_shape
+from tinybilevel.backend import Array, Movable, as_float, check_shape
 
 __all__ = ["Affine", "Compose", "Exp", "HyperMap", "Identity", "Sigmoid", "Softplus"]
 
 
-class HyperMap:
+class HyperMap(Movable):
     """θ = Φ(λ), evaluated once per hypergradient.
 
     The recursion gathers h in θ's space, where it is linear in the products B_t α_t, and `vjp`

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_float, check_shape
+from tinybilevel.backend import Array, as_float, check_shape, to_numpy
 from tinybilevel.dynamics import Cost, Dynamics
 from tinybilevel.problem import BilevelProblem
 
@@ -60,7 +60,7 @@ class Hypergradient:
         value: float,
         h: Array,
         K: int,
-        norms: Sequence[float] = (),
+        norms: Any = (),
         **solver: Any,
     ) -> Hypergradient:
         """Pull h back from θ to λ, and check that all of the result is finite."""
@@ -69,7 +69,8 @@ class Hypergradient:
         dynamics.check(w, value, grad)
         # Copies, so that a result neither keeps a storage alive nor shares λ or a user's array.
         grad, w = grad.copy(), dynamics.transition.readout(w).copy()
-        return cls(value, grad, w, K, np.array(norms), dynamics.cost(), **solver)
+        norms = to_numpy(norms).astype(float)
+        return cls(value, grad, w, K, norms, dynamics.cost(), **solver)
 
 
 class Method:
@@ -185,6 +186,6 @@ def value_and_grad(problem: BilevelProblem, method: Method) -> Callable[[Any], t
     def fun(lam: Any) -> tuple[float, Array]:
         lam = np.asarray(lam)
         r = method(problem, lam if problem.lam0 is None else lam.astype(problem.lam0.dtype))
-        return r.value, r.grad.astype(np.float64)
+        return r.value, to_numpy(r.grad).astype(np.float64)
 
     return fun

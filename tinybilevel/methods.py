@@ -142,7 +142,8 @@ class KRMD(Method):
         t = dynamics.T + 1 - len(norms)
         solver: dict[str, Any] = {}
         if rest is not None:
-            solver = {"bound": rest(t, norms[-1]), "converged": rest.enough(t, norms[-1])}
+            last = float(norms[-1])
+            solver = {"bound": rest(t, last), "converged": rest.enough(t, last)}
             if not solver["converged"]:
                 warnings.warn(
                     f"KRMD stopped after its {K} steps at a certified remainder of "

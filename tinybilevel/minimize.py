@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_count, check_shape
+from tinybilevel.backend import Array, as_count, check_shape, like, to_numpy
 from tinybilevel.errors import DivergenceError
 from tinybilevel.method import Hypergradient, Method
 from tinybilevel.methods import KRMD, RMD
@@ -234,13 +234,13 @@ def _box(bounds: Any, lam: Array) -> tuple[Any, Any]:
         low, high = (bounds.lb, bounds.ub) if hasattr(bounds, "lb") else bounds
     except (TypeError, ValueError) as error:
         raise ValueError(f"bounds must be a pair (low, high), got {bounds!r}") from error
-    low, high = (np.asarray(side, dtype=lam.dtype) for side in (low, high))
+    low, high = (np.asarray(to_numpy(side), dtype=lam.dtype) for side in (low, high))
     for side in (low, high):
         if side.shape not in ((), (1,), lam.shape):
             raise ValueError(f"bounds must be numbers or have shape {lam.shape}, got {side.shape}")
     if not bool((low <= high).all()):
         raise ValueError("bounds must have low <= high everywhere")
-    return low, high
+    return like(lam, low), like(lam, high)
 
 
 class _NoBar:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinybilevel.backend import Array
+from tinybilevel.backend import Array, like
 from tinybilevel.checkpoint import load_arrays, save_arrays
 from tinybilevel.method import Hypergradient
 from tinybilevel.optimizers import Optimizer
@@ -83,10 +83,10 @@ class Run:
                 f"{saved['lam'].dtype}, this one's {at.lam.shape} of {at.lam.dtype}"
             )
         self.at = Snapshot(
-            saved["lam"],
-            {name: saved[f"moments_{name}"] for name in at.moments},
-            saved["w"],
-            saved.get("last_good"),
+            like(at.lam, saved["lam"]),
+            {name: like(at.lam, saved[f"moments_{name}"]) for name in at.moments},
+            like(at.lam, saved["w"]),
+            like(at.lam, saved.get("last_good")),
             int(saved["iteration"]),
             float(saved["seconds"]),
         )

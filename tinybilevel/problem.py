@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tinybilevel.backend import Array, as_count, as_float
+from tinybilevel.backend import Array, as_count, as_float, moved, on_device
 from tinybilevel.maps import HyperMap, Identity
 from tinybilevel.objectives import Objective
 from tinybilevel.transitions import Transition
@@ -29,6 +29,8 @@ class BilevelProblem:
         θ = Φ(λ), what the transition and `upper` see of λ. The default is the identity.
     lam0 : array_like (N,), optional
         A natural starting point; `tinybilevel.minimize` and ``method.cost`` fall back on it.
+    namespace : {"numpy", "cupy"}
+        Where its arrays lie: `to` moves them. λ is copied there at each call.
     loop : optional
         The problem in compiled code, which `tinybilevel.compile` puts here.
 
@@ -54,6 +56,7 @@ class BilevelProblem:
     T: int
     hyper_map: HyperMap = field(default_factory=Identity)
     lam0: Any = None
+    namespace: str = field(default="numpy", kw_only=True)
     loop: Any = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -68,9 +71,33 @@ class BilevelProblem:
         if self.loop is not None and not self.loop.runs(self):
             object.__setattr__(self, "loop", None)
         if self.lam0 is not None:
+            if on_device(self.lam0):
+                object.__setattr__(self, "namespace", "cupy")
             lam0 = as_float("lam0", self.lam0, ndim=1).copy()
             lam0.flags.writeable = False
             object.__setattr__(self, "lam0", lam0)
+
+    def to(self, namespace: str) -> BilevelProblem:
+        """Return the same problem with its arrays on a GPU ("cupy") or on the host ("numpy").
+
+        Methods then run there from end to end, and their results are arrays of that kind. float32
+        stays float32 and float64 float64; TF32 is CuPy's choice, which by default is no.
+
+        Parameters
+        ----------
+        namespace : {"numpy", "cupy"}
+            CuPy needs the extra ``gpu``.
+
+        Raises
+        ------
+        ImportError
+            If CuPy is not installed.
+        ValueError
+            If `namespace` is another name.
+        """
+        parts = {n: moved(getattr(self, n), namespace) for n in ("transition", "upper", "lam0")}
+        phi = moved(self.hyper_map, namespace)
+        return replace(self, hyper_map=phi, namespace=namespace, loop=None, **parts)
 
     def starting_at(self, w: Array) -> BilevelProblem:
         """Return the same problem with the fixed initial state `w`: a warm start."""
@@ -88,6 +115,8 @@ class BilevelProblem:
         if lam is None:
             raise ValueError("lam is needed: the problem has no lam0")
         lam = as_float("lam", lam, ndim=1)
+        if self.namespace != "numpy":
+            lam = moved(lam, self.namespace)
         if self.lam0 is not None and lam.shape != self.lam0.shape:
             raise ValueError(f"lam must have shape {self.lam0.shape}, got {lam.shape}")
         return lam

@@ -18,7 +18,7 @@ def backward(
     alpha: Array,
     h: Array,
     enough: Callable[[int, float], bool] | None = None,
-) -> tuple[Array, Array, list[float]]:
+) -> tuple[Array, Array, Array]:
     """Run h_{t−1} = h_t + B_t α_t, α_{t−1} = A_t α_t over the states it is fed, newest first.
 
     Parameters
@@ -40,21 +40,17 @@ def backward(
         α_{T−K}.
     h : ndarray (P,)
         h_{T−K}.
-    norms : list of float
+    norms : ndarray (K + 1,)
         ‖α_T‖, …, ‖α_{T−K}‖.
     """
-    norms = [_norm(alpha)]
+    squares = [alpha @ alpha]
     h = h.astype(promote(h, alpha, dynamics.w0))
     # α_{t−1} is written beside α_t, by turns.
     work, B_alpha = np.empty_like(h, shape=(2, alpha.size)), np.empty_like(h)
     for t, w in states:
-        if enough is not None and enough(t + 1, norms[-1]):
+        if enough is not None and enough(t + 1, float(np.sqrt(squares[-1]))):
             break
-        alpha, B_alpha = dynamics.vjp(t, w, alpha, out=(work[len(norms) % 2], B_alpha))
+        alpha, B_alpha = dynamics.vjp(t, w, alpha, out=(work[len(squares) % 2], B_alpha))
         h += B_alpha
-        norms.append(_norm(alpha))
-    return alpha, h, norms
-
-
-def _norm(alpha: Array) -> float:
-    return float(np.sqrt(alpha @ alpha))
+        squares.append(alpha @ alpha)
+    return alpha, h, np.sqrt(np.stack(squares))

@@ -8,13 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinybilevel.backend import Array, block_size, check_pair, check_shape, take_block
+from tinybilevel.backend import Array, Movable, block_size, check_pair, check_shape, take_block
 from tinybilevel.workspace import FRESH, Workspace
 
 __all__ = ["FunctionObjective", "Objective", "OnBlock", "Sum"]
 
 
-class Objective:
+class Objective(Movable):
     """A scalar function g(w, λ) with hand-written derivatives.
 
     A lower-level objective writes `value`, `grad`, `grad_vjp` and `grad_jvp`; an upper-level one

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_float
+from tinybilevel.backend import Array, as_float, take
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["L2Penalty"]
@@ -80,7 +80,7 @@ class L2Penalty(Objective):
             return rho  # shape (1,) broadcasts
         if w.shape != self.groups.shape:
             raise ValueError(f"w must have shape {self.groups.shape} as groups has, got {w.shape}")
-        return np.take(rho, self.groups, mode="clip", out=self._work("rho", w.shape, rho))
+        return take(rho, self.groups, out=self._work("rho", w.shape, rho))
 
     def _twice(self, name: str, rho: Array | float, w: Array) -> Array:
         """Return 2 ρ w."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_count, as_float
+from tinybilevel.backend import Array, as_count, as_float, like, on_device, take, to_numpy
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["SoftmaxRegression"]
@@ -82,22 +82,23 @@ class SoftmaxRegression(Objective):
         n, self.n_features = self.X.shape
         if n == 0 or self.n_features == 0:
             raise ValueError(f"X must have at least one row and one column, got {self.X.shape}")
-        y = np.asarray(y)
+        y = to_numpy(y)
         if y.shape != (n,) or y.dtype.kind not in "iu":
             raise ValueError(f"y must be {n} integers, got shape {y.shape} of {y.dtype}")
-        self.y = y.astype(np.intp)
-        self._labels = self._label_entries()
-        top = int(self.y.max())
+        top = int(y.max())
         self.n_classes = (
             top + 1 if n_classes is None else as_count("n_classes", n_classes, minimum=1)
         )
-        if self.y.min() < 0 or top >= self.n_classes:
-            raise ValueError(f"y must lie in 0 … {self.n_classes - 1}, got {self.y.min()} … {top}")
+        if y.min() < 0 or top >= self.n_classes:
+            raise ValueError(f"y must lie in 0 … {self.n_classes - 1}, got {y.min()} … {top}")
+        self.y = like(self.X, y.astype(np.intp))
+        self._labels = self._label_entries()
         self.weighted = bool(weighted)
         self.scale = 1.0 / n if scale is None else float(scale)
         self.n_lam = n if weighted else None
         self.dtype, self._entries = self.X.dtype, np.empty(0, self.X.dtype)
         self._rows: Array | None = None
+        self.backend = backend
         self._kernel = _kernel(backend, self.X, self.y, self.n_classes)
 
     @property
@@ -110,7 +111,7 @@ class SoftmaxRegression(Objective):
 
         `lam` keeps its n entries; the products are scattered back into them.
         """
-        index = np.asarray(index)
+        index = like(self.X, index if on_device(index) else np.asarray(index))
         if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
             raise ValueError(f"index must be a nonempty vector of integers, got {index!r}")
         part = object.__new__(SoftmaxRegression)
@@ -124,6 +125,11 @@ class SoftmaxRegression(Objective):
     def value(self, w: Array, lam: Array) -> float:
         losses = self.losses(w)
         return float(losses @ self._weights(lam) if self.weighted else self.scale * losses.sum())
+
+    def to(self, namespace: str) -> SoftmaxRegression:
+        other = super().to(namespace)
+        other._kernel = _kernel(self.backend, other.X, other.y, self.n_classes)
+        return other
 
     def bound(self) -> SoftmaxRegression:
         other = self._with_workspace()
@@ -153,7 +159,7 @@ class SoftmaxRegression(Objective):
         if not self.weighted:
             return hessian, np.zeros_like(lam)
         along = np.multiply(self._residual(P), dS, out=dS)
-        return hessian, self._scatter(lam, self._over_classes(np.add, along, "along"))
+        return hessian, self._scatter(lam, self._over_classes(along.sum, along, "along"))
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         """Return s Σ_i (θ_i ∇²ℓ_i dw + dθ_i ∇ℓ_i)."""
@@ -173,8 +179,8 @@ class SoftmaxRegression(Objective):
         if self._compiled(w):
             return self._kernel.losses(W, np.empty_like(w, shape=self.y.shape))
         S = self._scores("P", W)
-        S -= self._over_classes(np.maximum, S)
-        own = np.take(S, self._labels)
+        S -= self._over_classes(S.max, S)
+        own = take(S, self._labels, out=self._work("own", self.y.shape, S))
         return np.log(np.exp(S, out=S).sum(axis=0)) - own
 
     def _matrix(self, w: Array) -> Array:
@@ -194,7 +200,7 @@ class SoftmaxRegression(Objective):
 
     def _label_entries(self) -> Array:
         """Return where entry (y_i, i) of a (C, n) array lies in memory, (n,)."""
-        return self.y * len(self.y) + np.arange(len(self.y))
+        return self.y * len(self.y) + like(self.y, np.arange(len(self.y)))
 
     def _weights(self, lam: Array) -> Array | float:
         if not self.weighted:
@@ -223,7 +229,7 @@ class SoftmaxRegression(Objective):
         both = self._scores("both", np.concatenate([W, V], out=WV))
         P, dS = self._normalised_exp(both[: self.n_classes]), both[self.n_classes :]
         dP = np.multiply(P, dS, out=self._work("dP", P.shape, P))
-        mean = self._over_classes(np.add, dP)
+        mean = self._over_classes(dP.sum, dP)
         dP -= np.multiply(P, mean, out=self._work("term", P.shape, P))
         return P, dS, dP
 
@@ -245,18 +251,19 @@ class SoftmaxRegression(Objective):
     def _residual(self, P: Array) -> Array:
         # Indices into P.ravel(), which NumPy reads and writes without a copy.
         own = self._work("own", self.y.shape, P)
-        np.take(P, self._labels, out=own, mode="clip")
+        take(P, self._labels, out=own)
         own -= 1
         np.put(P, self._labels, own)
         return P
 
-    def _over_classes(self, ufunc: np.ufunc, S: Array, name: str = "per example") -> Array:
-        return ufunc.reduce(S, axis=0, out=self._work(name, S.shape[1:], S))
+    def _over_classes(self, reduce: Any, S: Array, name: str = "per example") -> Array:
+        """Return S.max or S.sum over the classes of each example."""
+        return reduce(axis=0, out=self._work(name, S.shape[1:], S))
 
     def _normalised_exp(self, S: Array) -> Array:
-        S -= self._over_classes(np.maximum, S)
+        S -= self._over_classes(S.max, S)
         np.exp(S, out=S)
-        S /= self._over_classes(np.add, S)
+        S /= self._over_classes(S.sum, S)
         return S
 
 
@@ -266,7 +273,7 @@ def _examples(X: Any) -> Any:
         return as_float("X", X, ndim=2)
     from scipy.sparse import csr_array
 
-    X = csr_array(X)
+    X = X if hasattr(X, "get") else csr_array(X)
     as_float("X", X.data)
     return X
 
@@ -288,7 +295,10 @@ def _kernel(backend: str, X: Any, y: Array, n_classes: int) -> Any:
 
 def _matmul(A: Any, B: Any, out: Array) -> Array:
     """Write A B; SciPy's sparse products have no `out`."""
-    if hasattr(A, "tocsr") or hasattr(B, "tocsr"):
+    if hasattr(A, "tocsr"):
         out[...] = A @ B
+        return out
+    if hasattr(B, "tocsr"):
+        out[...] = (B.T @ A.T).T
         return out
     return np.matmul(A, B, out=out)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_float
+from tinybilevel.backend import Array, as_float, to_numpy
 from tinybilevel.maps import Sigmoid
 from tinybilevel.objectives import L2Penalty, SoftmaxRegression
 from tinybilevel.problem import BilevelProblem
@@ -76,7 +76,7 @@ def hypercleaning(
     X, X_val = as_float("X", X, ndim=2), as_float("X_val", X_val, ndim=2)
     if X.shape[1] != X_val.shape[1]:
         raise ValueError(f"X and X_val must have as many columns, got {X.shape} and {X_val.shape}")
-    y, y_val = np.asarray(y), np.asarray(y_val)
+    y, y_val = to_numpy(y), to_numpy(y_val)
     for name, labels, rows in (("y", y, len(X)), ("y_val", y_val, len(X_val))):
         if labels.shape != (rows,) or labels.dtype.kind not in "iu":
             raise ValueError(
@@ -93,11 +93,11 @@ def hypercleaning(
     lower = loss + (1.0 / n) * L2Penalty(regularization)
     upper = SoftmaxRegression(append_bias(X_val), y_val, n_classes, weighted=False, backend=backend)
     return BilevelProblem(
-        GradientDescent(lower, step_size, initial=np.zeros(loss.size, dtype=X.dtype)),
+        GradientDescent(lower, step_size, initial=np.zeros_like(X, shape=loss.size)),
         upper=upper,
         T=T,
         hyper_map=Sigmoid(),
-        lam0=np.zeros(n, dtype=X.dtype),
+        lam0=np.zeros_like(X, shape=n),
     )
 
 

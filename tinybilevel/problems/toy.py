@@ -15,10 +15,8 @@ __all__ = ["toy"]
 class _ToyUpper(Objective):
     """f(w) = ‖w‖² + 10‖sin w‖², plus c‖λ − (1, 0)‖² for the biased f̃."""
 
-    _target = np.array([1.0, 0.0])
-
     def __init__(self, coupling: float) -> None:
-        self.coupling = coupling
+        self.coupling, self._target = coupling, np.array([1.0, 0.0])
 
     def loop_data(self, M: int) -> tuple[str, Array]:
         return "RIPPLED", np.array([self.coupling])

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinybilevel.backend import (
     Array,
+    Movable,
     as_float,
     block_size,
     check_pair,
@@ -21,7 +22,7 @@ from tinybilevel.objectives import Objective
 __all__ = ["FunctionTransition", "Initial", "Transition"]
 
 
-class Transition:
+class Transition(Movable):
     """The dynamics w_{t+1} = Ξ_{t+1}(w_t, λ), eq. (4), with hand-written products.
 
     Conventions:
@@ -177,7 +178,7 @@ class FunctionTransition(Transition):
         return check_shape("jvp", self._jvp(t, w, lam, dw, dlam), w.shape)
 
 
-class Initial:
+class Initial(Movable):
     """w_0 = Ξ_0(λ) and the products with B_0, from any of the forms `Transition` takes."""
 
     def __init__(self, initial: Any) -> None:

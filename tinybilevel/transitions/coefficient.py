@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_count, block_size, check_shape, promote, take_block
+from tinybilevel.backend import (
+    Array,
+    Movable,
+    as_count,
+    block_size,
+    check_shape,
+    promote,
+    take_block,
+)
 
 __all__ = ["Coefficient", "Learned", "as_coefficient"]
 
 
-class Coefficient:
+class Coefficient(Movable):
     """A number c_t(λ), or one per entry of w, that a transition multiplies by.
 
     The coefficient is fixed or scheduled in this class; `Learned` reads it from λ.
@@ -93,8 +102,6 @@ class Learned(Coefficient):
                 f"block must have {self.count} entries, one for all of w or one for each of sizes, "
                 f"got {block}"
             )
-        if self.sizes is not None:
-            self._starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
 
     def __call__(self, t: int, lam: Array) -> Array:
         return self._expand(lam)
@@ -105,7 +112,9 @@ class Learned(Coefficient):
             h[self.block] += u.sum()
         else:
             check_shape(f"w, in blocks of {self.sizes},", u, (sum(self.sizes),))
-            h[self.block] += np.add.reduceat(u, self._starts)
+            ends = accumulate(self.sizes)
+            parts = [u[end - size : end] for end, size in zip(ends, self.sizes, strict=True)]
+            h[self.block] += np.stack([part.sum() for part in parts])
         return h
 
     def push(self, dlam: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_count
+from tinybilevel.backend import Array, as_count, moved, to_numpy
 from tinybilevel.objectives import Objective
 from tinybilevel.transitions.base import Transition
 from tinybilevel.transitions.coefficient import as_coefficient
@@ -48,6 +48,12 @@ class GradientTransition(Transition):
         self.objective = objective
         self.step_size = as_coefficient("step_size", step_size)
         self.batches = batches
+
+    def to(self, namespace: str) -> Self:
+        other = super().to(namespace)
+        if self.batches is not None:
+            other.batches = [moved(to_numpy(batch), namespace) for batch in self.batches]
+        return other
 
     def bound(self) -> Self:
         other = copy.copy(self)
