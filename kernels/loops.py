@@ -6,6 +6,7 @@ B = γ Cᵀ G. So no state is kept, and C is applied twice per hypergradient, no
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class QuadraticLoop:
         self.N = self.M if C is None else C.shape[1]
         full = np.empty((0, 0)) if C is None else np.array(C, float)
         diagonal = G.ndim == 1
-        self._data = (
+        self.data = (
             np.array(G, float).reshape(self.M, -1),
             full,
             np.array(d, float),
@@ -77,14 +78,14 @@ class QuadraticLoop:
 
     def __call__(self, lam: Array, K: int, w: Array, grad: Array, norms: Array) -> float:
         """Write w_T, h_{T−K} and ‖α_T‖ … ‖α_{T−K}‖; return f."""
-        return _one(self._data, lam, K, w, grad, norms)
+        return _one(self.data, lam, K, w, grad, norms, np.empty((4, self.M)))
 
     def batch(self, lams: Array, K: int, values: Array, grads: Array) -> None:
         """Write f and h_{T−K} for each row of `lams`, in parallel."""
         chunks = -(-len(lams) // _CHUNK)
         counter = np.zeros(2, np.int64)
         helpers = min(threads(), chunks) - 1
-        args = (counter, chunks, self._data, lams, K, values, grads)
+        args = (counter, chunks, self.data, lams, K, values, grads)
         pool.share(helpers, _many, args)
         _many(*args)
         wait(counter, chunks)
@@ -93,22 +94,23 @@ class QuadraticLoop:
 @njit(nogil=True, cache=True)
 def _many(counter, chunks, data, lams, K, values, grads):  # type: ignore[no-untyped-def]
     M = data[3].size
-    w, norms = np.empty(M), np.empty(0)
+    w, norms, work = np.empty(M), np.empty(0), np.empty((4, M))
     while True:
         k = count_up(counter, 0, 1)
         if k >= chunks:
             return
         for i in range(k * _CHUNK, min((k + 1) * _CHUNK, len(lams))):
-            values[i] = _one(data, lams[i], K, w, grads[i], norms)
+            values[i] = _one(data, lams[i], K, w, grads[i], norms, work)
         count_up(counter, 1, 1)
 
 
 @njit(nogil=True, cache=True)
-def _one(data, lam, K, w, grad, norms):  # type: ignore[no-untyped-def]
+def _one(data, lam, K, w, grad, norms, work):  # type: ignore[no-untyped-def]
     G, C, d, initial, upper_data, gamma, T, upper, diagonal = data
     M, N = w.size, lam.size
-    center, alpha, total, curved = np.empty(M), np.empty(M), np.zeros(M), np.empty(M)
+    center, alpha, total, curved = work[0], work[1], work[2], work[3]
     for j in range(M):
+        total[j] = 0.0
         center[j] = d[j]
         w[j] = initial[j]
         if C.size:
@@ -132,7 +134,10 @@ def _one(data, lam, K, w, grad, norms):  # type: ignore[no-untyped-def]
                 w[j] -= gamma * curved[j]
     value = _upper(upper, upper_data, w, lam, alpha, grad)
     if norms.size:
-        norms[0] = np.sqrt((alpha * alpha).sum())
+        size = 0.0
+        for j in range(M):
+            size += alpha[j] * alpha[j]
+        norms[0] = math.sqrt(size)
     if diagonal and not norms.size:
         for j in range(M):
             a, s, decay = alpha[j], 0.0, gamma * G[j, 0]
@@ -153,7 +158,7 @@ def _one(data, lam, K, w, grad, norms):  # type: ignore[no-untyped-def]
                 alpha[j] -= gamma * curved[j]
                 size += alpha[j] * alpha[j]
             if norms.size:
-                norms[k + 1] = np.sqrt(size)
+                norms[k + 1] = math.sqrt(size)
     for j in range(M):
         if C.size:
             for i in range(N):
@@ -178,9 +183,9 @@ def _upper(kind, data, w, lam, grad_w, grad_lam):  # type: ignore[no-untyped-def
     value = 0.0
     if kind == RIPPLED:
         for j in range(w.size):
-            s = np.sin(w[j])
+            s = math.sin(w[j])
             value += w[j] * w[j] + 10 * s * s
-            grad_w[j] = 2 * w[j] + 10 * np.sin(2 * w[j])
+            grad_w[j] = 2 * w[j] + 10 * math.sin(2 * w[j])
         for i in range(lam.size):
             direct = lam[i] - (1.0 if i == 0 else 0.0)
             value += data[0] * direct * direct

@@ -24,7 +24,7 @@ _LOOKS = 20_000
 
 def threads() -> int:
     """Return Numba's number of threads, ``NUMBA_NUM_THREADS``."""
-    return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    return int(config.NUMBA_NUM_THREADS)
 
 
 class Pool:

@@ -164,5 +164,6 @@ def to_device(x):
 
 def install(monkeypatch):
     """Have ``import cupy`` find these arrays."""
-    fake = SimpleNamespace(asarray=to_device, ndarray=DeviceArray)
+    cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=0))
+    fake = SimpleNamespace(asarray=to_device, ndarray=DeviceArray, cuda=cuda)
     monkeypatch.setitem(sys.modules, "cupy", fake)

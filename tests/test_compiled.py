@@ -166,10 +166,12 @@ def test_what_cannot_be_compiled_is_named():
         tb.HeavyBall(g, 0.1, np.zeros(2)),
         tb.GradientDescent(g, [0.1] * 100, np.zeros(2)),
         tb.GradientDescent(g, 0.1, slice(0, 2)),
-        tb.GradientDescent(g + tb.L2Penalty(1.0), 0.1, np.zeros(2)),
     ):
         with pytest.raises(TypeError, match="compile takes gradient descent with one fixed step"):
             tb.compile(tb.BilevelProblem(descent, toy.upper, T=100, lam0=toy.lam0))
+    ridge = tb.GradientDescent(g + tb.L2Penalty(1.0), 0.1, np.zeros(2))
+    with pytest.raises(TypeError, match="compile takes a Quadratic, or on a GPU"):
+        tb.compile(replace(toy, transition=ridge))
     with pytest.raises(TypeError, match="without a hyper_map"):
         tb.compile(replace(toy, hyper_map=tb.Exp()))
     f = tb.Objective.from_functions(value=lambda w, lam: w @ w, grad=lambda w, lam: 2 * w)

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from tinybilevel.backend import Array, like, moved, on_device, to_numpy
+from tinybilevel.dynamics import Cost
 from tinybilevel.maps import HyperMap, Identity
-from tinybilevel.objectives import Objective, Quadratic
+from tinybilevel.method import Hypergradient
+from tinybilevel.objectives import L2Penalty, Objective, Quadratic, SoftmaxRegression, Sum
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.transitions import GradientDescent, Transition
 
@@ -32,20 +35,89 @@ class Loop:
         )
         return all(same) and self.T == problem.T
 
+    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+        """Return what the loop finds; None where the plain code is to run, or to explain."""
+        return None
+
+    def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
+        """Return values and hypergradients at each row of `lams`, or None likewise."""
+        return None
+
+
+class QuadraticOnHost(Loop):
+    """See `tinybilevel.kernels.loops`."""
+
+    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+        kernel = self.kernel
+        lam = problem.lam0 if lam is None else lam
+        if type(lam) is not np.ndarray or lam.dtype != np.float64 or lam.shape != (kernel.N,):
+            lam = problem.check(lam)
+            if lam.dtype != np.float64 or lam.shape != (kernel.N,):
+                return None
+        w, grad, norms = np.empty(kernel.M), np.empty(kernel.N), np.empty(K + 1)
+        value = kernel(lam, K, w, grad, norms)
+        # One number that is not finite makes this sum so.
+        if not np.isfinite(value + grad.sum() + w.sum()):
+            return None
+        return Hypergradient(value, grad, w, K, norms, Cost(self.T, K, 2 * w.nbytes))
+
+    def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
+        if on_device(lams) or lams.dtype != np.float64:
+            return None
+        values, grads = np.empty(len(lams)), np.empty(lams.shape)
+        self.kernel.batch(np.ascontiguousarray(lams), K, values, grads)
+        return _if_finite(values, grads)
+
+
+class QuadraticOnDevice(Loop):
+    """See `tinybilevel.kernels.cuda_loops`; a single λ is left to the plain code."""
+
+    def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
+        from tinybilevel.kernels.cuda_loops import batch
+
+        lams = like(self.kernel[0], lams)
+        if lams.dtype != self.kernel[0].dtype:
+            return None
+        values, grads = np.empty_like(lams, shape=len(lams)), np.empty_like(lams)
+        batch(self.kernel, lams, K, values, grads)
+        return _if_finite(values, grads)
+
+
+class CleaningOnDevice(Loop):
+    """See `tinybilevel.kernels.cuda`."""
+
+    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+        lam = problem.check(lam)
+        if lam.dtype != self.transition.dtype:
+            return None
+        theta = self.hyper_map(lam)
+        w, h, squares = self.kernel(theta, K)
+        value, grad = self.upper.value(w, theta), self.hyper_map.vjp(lam, h)
+        if not all(bool(np.isfinite(x).all()) for x in (value, grad, w)):
+            return None
+        norms = to_numpy(np.sqrt(squares)).astype(float)
+        return Hypergradient(value, grad, w, K, norms, Cost(self.T, K, (max(K, 1) + 1) * w.nbytes))
+
 
 def compile(problem: BilevelProblem) -> BilevelProblem:
     """Return `problem` with its forward and backward pass as one compiled loop.
 
-    For small problems, where the interpreter takes most of the time: `KRMD` and `RMD` that keep
-    their states in a `Ring`, without `tol` or `tail`, then take microseconds in float64, and
-    `Method.batch` takes many λ at once on all cores. All else runs as before.
+    `KRMD` and `RMD` that keep their states in a `Ring`, without `tol` or `tail`, then run it; all
+    else runs as before. There are two such loops:
+
+    - Small quadratics, where the interpreter takes most of the time: a call takes microseconds in
+      float64, and `Method.batch` takes many λ at once, on all cores or, where the problem lies on
+      a GPU, with a thread for each λ (then it is only the batch that is compiled).
+    - Weighted softmax regression on a GPU, as in `problems.hypercleaning`: three launches per
+      step, recorded as a CUDA graph at the first call with each K.
 
     Parameters
     ----------
     problem : BilevelProblem
-        Gradient descent with one fixed step size on a `Quadratic`, from a fixed w_0, without a
-        `hyper_map`; under an upper level of ``tinybilevel.problems``, or a `Quadratic`
-        f = ½ (w − d)ᵀ G (w − d) with a diagonal G and C = 0.
+        Gradient descent with one fixed step size, on the whole data, from a fixed w_0. Either on a
+        `Quadratic`, without a `hyper_map`, under an upper level of ``tinybilevel.problems`` or a
+        `Quadratic` f = ½ (w − d)ᵀ G (w − d) with a diagonal G and C = 0. Or, moved to a GPU, on a
+        weighted `SoftmaxRegression` with fixed `L2Penalty` terms under an unweighted one.
 
     Returns
     -------
@@ -71,30 +143,90 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     (2, 2)
     """
     descent = problem.transition
-    start = descent.fixed_start() if isinstance(descent, GradientDescent) else None
+    start = descent.fixed_start()
     if (
         type(descent) is not GradientDescent
-        or type(descent.objective) is not Quadratic
         or start is None
         or descent.batches is not None
         or not isinstance(descent.step_size.values, float)
-        or not isinstance(problem.hyper_map, Identity)
     ):
         raise TypeError(
-            "compile takes gradient descent with one fixed step size on a Quadratic, from a fixed "
-            f"w_0 and without a hyper_map, got {descent!r}"
+            "compile takes gradient descent with one fixed step size from a fixed w_0, got "
+            f"{descent!r}"
         )
-    g = descent.objective
-    upper = problem.upper.loop_data(g.G.shape[0])
-    if upper is None:
-        raise TypeError(f"compile knows no compiled form of the upper level {problem.upper!r}")
+    make = _quadratic if type(descent.objective) is Quadratic else _cleaning
     try:
-        from tinybilevel.kernels import loops
+        loop, kernel = make(problem, descent, start)
     except ImportError as error:
         raise ImportError('compile needs Numba: pip install "tinybilevel[fast]"') from error
-    d = np.zeros(g.G.shape[0]) if g.d is None else g.d
+    T, phi = problem.T, problem.hyper_map
+    return replace(problem, loop=loop(kernel, descent, problem.upper, T, phi))
+
+
+def _quadratic(
+    problem: BilevelProblem, descent: GradientDescent, start: Array
+) -> tuple[type[Loop], Any]:
+    if not isinstance(problem.hyper_map, Identity):
+        raise TypeError(f"compile takes a Quadratic without a hyper_map, got {problem.hyper_map!r}")
+    g = moved(descent.objective, "numpy")
+    M = g.G.shape[0]
+    upper = moved(problem.upper, "numpy").loop_data(M)
+    if upper is None:
+        raise TypeError(f"compile knows no compiled form of the upper level {problem.upper!r}")
+    from tinybilevel.kernels import loops
+
+    d = np.zeros(M) if g.d is None else g.d
     name, data = upper
+    gamma = descent.step_size.values
     kernel = loops.QuadraticLoop(
-        g.G, g.C, d, start, descent.step_size.values, problem.T, getattr(loops, name), data
+        g.G, g.C, d, to_numpy(start), gamma, problem.T, getattr(loops, name), data
     )
-    return replace(problem, loop=Loop(kernel, descent, problem.upper, problem.T, problem.hyper_map))
+    if not on_device(start):
+        return QuadraticOnHost, kernel
+    from tinybilevel.kernels.cuda_loops import LARGEST
+
+    if M > LARGEST:
+        raise TypeError(f"compile takes at most {LARGEST} entries of w on a GPU, got {M}")
+    parts = (x.astype(start.dtype) if isinstance(x, np.ndarray) else x for x in kernel.data)
+    return QuadraticOnDevice, moved(tuple(parts), "cupy")
+
+
+def _cleaning(
+    problem: BilevelProblem, descent: GradientDescent, start: Array
+) -> tuple[type[Loop], Any]:
+    g, f = descent.objective, problem.upper
+    terms = g.terms if isinstance(g, Sum) else ((1.0, g),)
+    losses = [(c, term) for c, term in terms if isinstance(term, SoftmaxRegression)]
+    ridges = [
+        (c, term.strength)
+        for c, term in terms
+        if isinstance(term, L2Penalty) and isinstance(term.strength, float)
+    ]
+    if (
+        not on_device(start)
+        or len(losses) != 1
+        or len(losses) + len(ridges) != len(terms)
+        or not isinstance(f, SoftmaxRegression)
+        or f.weighted
+        or not all(part.whole_dense() for part in (losses[0][1], f))
+        or not losses[0][1].weighted
+        or {losses[0][1].dtype, f.dtype} != {start.dtype}
+    ):
+        raise TypeError(
+            "compile takes a Quadratic, or on a GPU a weighted SoftmaxRegression on dense data "
+            f"with fixed L2Penalty terms under an unweighted one, got {g!r} under {f!r}"
+        )
+    from tinybilevel.kernels import cuda
+
+    (c, loss), rho = losses[0], sum(c * strength for c, strength in ridges)
+    lower, upper = (cuda.Softmax(part.X, part.y, part.n_classes) for part in (loss, f))
+    scales = c * loss.scale, f.scale
+    gamma = descent.step_size.values
+    return CleaningOnDevice, cuda.Replay(
+        cuda.Loop(lower, upper, start, gamma, rho, scales, problem.T)
+    )
+
+
+def _if_finite(values: Array, grads: Array) -> tuple[Array, Array] | None:
+    finite = bool(np.isfinite(values).all()) and bool(np.isfinite(grads).all())
+    return (values, grads) if finite else None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_float, check_shape, to_numpy
+from tinybilevel.backend import Array, as_float, check_shape, like, moved, to_numpy
 from tinybilevel.dynamics import Cost, Dynamics
 from tinybilevel.problem import BilevelProblem
 
@@ -87,9 +87,9 @@ class Method:
             If a state, the value or the hypergradient is not finite.
         """
         if problem.loop is not None and (K := self._loop_depth(problem.T)) is not None:
-            result = _run_loop(problem, lam, K)
-            if result is not None:
-                return result
+            found = problem.loop.run(problem, lam, K)
+            if found is not None:
+                return found
         # Overflow is looked for once, at the end, where it can be explained.
         with np.errstate(over="ignore", invalid="ignore"):
             return self._evaluate(Dynamics(problem, problem.check(lam)))
@@ -107,20 +107,19 @@ class Method:
             If a state, a value or a hypergradient is not finite.
         """
         lams = as_float("lams", lams, ndim=2)
+        if problem.namespace != "numpy":
+            lams = moved(lams, problem.namespace)
         if len(lams):
             problem.check(lams[0])
-        K = None if problem.loop is None else self._loop_depth(problem.T)
-        if problem.loop is not None and K is not None and lams.dtype == np.float64:
-            kernel = problem.loop.kernel
-            if lams.shape[1] != kernel.N:
-                raise ValueError(f"lams must have {kernel.N} columns, got shape {lams.shape}")
-            values, grads = np.empty(len(lams)), np.empty(lams.shape)
-            kernel.batch(np.ascontiguousarray(lams), K, values, grads)
-            if np.isfinite(values).all() and np.isfinite(grads).all():
-                return values, grads
+            K = None if problem.loop is None else self._loop_depth(problem.T)
+            found = None if K is None else problem.loop.batch(lams, K)
+            if found is not None:
+                return found
         results = [self(problem, lam) for lam in lams]
-        grads = np.array([r.grad for r in results]).reshape(lams.shape)
-        return np.array([r.value for r in results]), grads
+        if not results:
+            return np.zeros_like(lams, shape=0), np.zeros_like(lams)
+        values = like(results[0].grad, np.array([r.value for r in results]))
+        return values, np.stack([r.grad for r in results])
 
     def _loop_depth(self, T: int) -> int | None:
         """Return K, if the method is one that a problem's compiled loop can run."""
@@ -141,22 +140,6 @@ class Method:
     def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:
         """Return the transitions and products that are run and the M-vectors that are held."""
         raise TypeError(f"{type(self).__name__} must define _evaluate and _predict")
-
-
-def _run_loop(problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
-    """Return what the compiled loop finds; None where the plain code has something to explain."""
-    loop = problem.loop.kernel
-    lam = problem.lam0 if lam is None else lam
-    if type(lam) is not np.ndarray or lam.dtype != np.float64 or lam.shape != (loop.N,):
-        lam = problem.check(lam)
-        if lam.dtype != np.float64 or lam.shape != (loop.N,):
-            return None
-    w, grad, norms = np.empty(loop.M), np.empty(loop.N), np.empty(K + 1)
-    value = loop(lam, K, w, grad, norms)
-    # One number that is not finite makes this sum so.
-    if not np.isfinite(value + grad.sum() + w.sum()):
-        return None
-    return Hypergradient(value, grad, w, K, norms, Cost(problem.T, K, 2 * w.nbytes))
 
 
 def value_and_grad(problem: BilevelProblem, method: Method) -> Callable[[Any], tuple[float, Array]]:

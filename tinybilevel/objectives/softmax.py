@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,6 +15,8 @@ __all__ = ["SoftmaxRegression"]
 
 #: Multiply-adds of one product with X from which compiled code repays being loaded.
 _LARGE = 20_000_000
+#: The same on a GPU, where Numba takes some 0.1 ms to launch a kernel. Not measured yet.
+_LARGE_ON_DEVICE = 1_000_000_000
 
 
 class SoftmaxRegression(Objective):
@@ -173,6 +176,10 @@ class SoftmaxRegression(Objective):
         """Return the most likely class of each row of `X`, (n,)."""
         return np.argmax(X @ self._matrix(w).T, axis=1)
 
+    def whole_dense(self) -> bool:
+        """Return whether X is dense, and its rows are not a part of other data's."""
+        return self._rows is None and not hasattr(self.X, "tocsr")
+
     def losses(self, w: Array) -> Array:
         """Return ℓ_i(W) for each example, (n,), unweighted and unscaled."""
         W = self._matrix(w)
@@ -281,16 +288,18 @@ def _examples(X: Any) -> Any:
 def _kernel(backend: str, X: Any, y: Array, n_classes: int) -> Any:
     if backend not in ("auto", "numpy", "numba"):
         raise ValueError(f'backend must be "auto", "numpy" or "numba", got {backend!r}')
-    sparse = hasattr(X, "tocsr")
+    device, sparse = on_device(X), hasattr(X, "tocsr")
     work = (X.nnz if sparse else X.size) * n_classes
-    usable = (sparse or isinstance(X, np.ndarray)) and find_spec("numba") is not None
-    if backend == "numpy" or (backend == "auto" and (work < _LARGE or not usable)):
+    # A sparse matrix on a GPU is left to CuPy.
+    usable = find_spec("numba") is not None and not (sparse and hasattr(X, "get"))
+    small = work < (_LARGE_ON_DEVICE if device else _LARGE)
+    if backend == "numpy" or (backend == "auto" and (small or not usable)):
         return None
     try:
-        from tinybilevel.kernels.softmax import Softmax
+        kernels = import_module("tinybilevel.kernels." + ("cuda" if device else "softmax"))
     except ImportError as error:
         raise ImportError('backend="numba" needs Numba: pip install "tinybilevel[fast]"') from error
-    return Softmax(X, y, n_classes)
+    return kernels.Softmax(X, y, n_classes)
 
 
 def _matmul(A: Any, B: Any, out: Array) -> Array:
