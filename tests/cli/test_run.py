@@ -1,12 +1,14 @@
 """``tinybilevel run``, as its user types it."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
+from device import install
 
 from tinybilevel.checkpoint import load_arrays
-from tinybilevel.cli import figures, main
+from tinybilevel.cli import figures, hypercleaning, main
 from tinybilevel.cli.folder import Folder
 from tinybilevel.cli.hypercleaning import Config, f1
 
@@ -179,3 +181,38 @@ def test_version_and_help(capsys):
 
 def test_config_is_the_main_job():
     assert Config() == Config("digits", K=5, T=100, iterations=1000, noise=0.5, seed=0, lr=0.3)
+
+
+def test_a_gpu_finds_what_the_cpu_finds(tmp_path, monkeypatch):
+    install(monkeypatch)
+    compiled = []
+    monkeypatch.setattr(hypercleaning, "compile", lambda problem: compiled.append(1) or problem)
+    short = [*HYPERCLEANING, "--iterations", 3, "--exact-every", 2]
+    for device in ("cpu", "gpu"):
+        assert run(*short, "--device", device, "--out", tmp_path / device) == 0
+    assert compiled == [1]
+    cpu, gpu = (load_arrays(tmp_path / device / "lam.npz") for device in ("cpu", "gpu"))
+    np.testing.assert_allclose(gpu["lam"], cpu["lam"], rtol=1e-4)
+    for here, there in zip(metrics(tmp_path / "cpu"), metrics(tmp_path / "gpu"), strict=True):
+        assert there == pytest.approx(here, rel=1e-4)
+
+
+def test_no_gpu(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert run(*HYPERCLEANING, "--device", "gpu", "--out", tmp_path / "run") == 2
+    assert 'pip install "tinybilevel[gpu]"' in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_an_older_run_does_not_name_are_the_defaults(tmp_path, capsys, monkeypatch):
+    install(monkeypatch)
+    out = tmp_path / "run"
+    assert run(*HYPERCLEANING, "--iterations", 1, "--out", out) == 0
+    file = out / "config.json"
+    config = json.loads(file.read_text())
+    assert config["settings"].pop("device") == "cpu"
+    file.write_text(json.dumps(config))
+    assert run(*HYPERCLEANING, "--iterations", 2, "--resume", "--out", out) == 0
+    monkeypatch.setattr(hypercleaning, "compile", lambda problem: problem)
+    assert run(*HYPERCLEANING, "--device", "gpu", "--resume", "--out", out) == 2
+    assert "{'device': ('cpu', 'gpu')}" in capsys.readouterr().err

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = ["main"]
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         again = "with --resume " if hasattr(args, "resume") else ""
         print(f"\ninterrupted; the same command {again}continues", file=sys.stderr)
         return 130
-    except (ArithmeticError, ImportError, OSError, ValueError) as error:
+    except (ArithmeticError, ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"tinybilevel: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -65,6 +66,7 @@ def _hypercleaning(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0)
     add("--lr", type=float, default=0.3, help="rate of the outer Adam (default 0.3)")
     add("--step-size", type=float, default=1.0, help="γ of the lower level (default 1)")
+    _device(add)
     add("--exact-every", type=int, default=0, help="also compute ‖d_λ f‖ every so many updates")
     _output(parser)
 
@@ -142,6 +144,7 @@ def _runs(parser: argparse.ArgumentParser, name: str) -> None:
         default=0.3,
         help="rate of the outer Adam, the same for all K (default 0.3)",
     )
+    _device(add)
     add("--jobs", type=int, default=1, help="runs at a time (default 1)")
     add(
         "--out",
@@ -159,12 +162,17 @@ def _runs(parser: argparse.ArgumentParser, name: str) -> None:
             args.seeds,
             args.iterations,
             args.lr,
+            device=args.device,
             data_dir=args.data_dir,
             jobs=args.jobs,
         )
         getattr(reproduce, name)(runs, args.out)
 
     parser.set_defaults(command=command)
+
+
+def _device(add: Callable[..., Any]) -> None:
+    add("--device", choices=["cpu", "gpu"], default="cpu", help="where to compute (default cpu)")
 
 
 def _output(parser: argparse.ArgumentParser) -> None:

@@ -45,7 +45,7 @@ class Folder:
                 raise FileExistsError(
                     f"{path} holds a run already: --resume continues it, another --out keeps it"
                 )
-            was = json.loads(file.read_text())["settings"]
+            was = _settings(file, config)
             changed = {
                 k: (was.get(k), v)
                 for k, v in settings.items()
@@ -90,8 +90,13 @@ def finished(path: Path, config: Any) -> dict[str, Any] | None:
     settings, result = path / "config.json", path / "result.json"
     if not (settings.exists() and result.exists()):
         return None
-    same = json.loads(settings.read_text())["settings"] == dataclasses.asdict(config)
+    same = _settings(settings, config) == dataclasses.asdict(config)
     return json.loads(result.read_text()) if same else None
+
+
+def _settings(file: Path, config: Any) -> dict[str, Any]:
+    """Read settings; those that the file is too old to know were what is the default now."""
+    return dataclasses.asdict(type(config)()) | json.loads(file.read_text())["settings"]
 
 
 def write_text(path: Path, text: str) -> None:

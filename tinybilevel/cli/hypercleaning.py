@@ -11,10 +11,11 @@ from typing import cast
 import numpy as np
 
 from tinybilevel import data
-from tinybilevel.backend import Array
+from tinybilevel.backend import Array, to_numpy
 from tinybilevel.checkpoint import save_arrays
 from tinybilevel.cli import figures
 from tinybilevel.cli.folder import Folder, peak_memory_mb, table, write_json
+from tinybilevel.compiled import compile
 from tinybilevel.methods import KRMD, RMD
 from tinybilevel.minimize import Progress, minimize
 from tinybilevel.objectives import SoftmaxRegression
@@ -32,7 +33,10 @@ _LOADERS: dict[str, Callable[..., data.Dataset]] = {
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of one run; λ_1 = 0, 5000 + 5000 examples (600 + 600 for the digits), float32."""
+    """Settings of one run; λ_1 = 0, 5000 + 5000 examples (600 + 600 for the digits), float32.
+
+    `device` is "cpu", or "gpu" for the compiled loop on CuPy's arrays.
+    """
 
     data: str = "digits"
     K: int = 5
@@ -43,6 +47,7 @@ class Config:
     lr: float = 0.3
     step_size: float = 1.0
     exact_every: int = 0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ def run(
     problem = hypercleaning(
         split.X_train, y, split.X_val, split.y_val, T=config.T, step_size=config.step_size
     )
+    there = problem if config.device == "cpu" else compile(problem.to("cupy"))
     method = KRMD(K=config.K)
     method.cost(problem)  # refuses a K that T does not allow before anything is written
     figures.require_matplotlib()
@@ -120,12 +126,12 @@ def run(
             "grad_norm": float(np.linalg.norm(r.grad)),
         }
         if config.exact_every and (step.iteration - 1) % config.exact_every == 0:
-            exact = r if config.K == config.T else RMD()(problem, step.lam)
+            exact = r if config.K == config.T else RMD()(there, step.lam)
             entry["exact_grad_norm"] = float(np.linalg.norm(exact.grad))
         folder.log(entry)
 
     r = minimize(
-        problem,
+        there,
         method=method,
         optimizer=Adam(config.lr),
         iterations=config.iterations,
@@ -135,10 +141,11 @@ def run(
         resume=resume,
     )
     loss = cast(SoftmaxRegression, problem.upper)
-    marked = rejected(r.lam)
+    lam, w = to_numpy(r.lam), to_numpy(r.w)
+    marked = rejected(lam)
     result = Result(
-        test_accuracy=_accuracy(loss.predict(r.w, append_bias(split.X_test)), split.y_test),
-        validation_accuracy=_accuracy(loss.predict(r.w, loss.X), split.y_val),
+        test_accuracy=_accuracy(loss.predict(w, append_bias(split.X_test)), split.y_test),
+        validation_accuracy=_accuracy(loss.predict(w, loss.X), split.y_val),
         validation_loss=r.value,
         f1=f1(marked, corrupted),
         seconds=float(r.history["seconds"][-1]) if r.iterations else 0.0,
@@ -147,8 +154,8 @@ def run(
     save_arrays(
         out / "lam.npz",
         {
-            "lam": r.lam,
-            "w": r.w,
+            "lam": lam,
+            "w": w,
             "labels": y,
             "true_labels": split.y_train,
             "train_index": split.train_index,
@@ -158,7 +165,7 @@ def run(
     figures.rejected_grid(
         out / "rejected.png",
         split.X_train.reshape(-1, *dataset.image_shape),
-        r.lam,
+        lam,
         y,
         split.y_train,
     )

@@ -36,6 +36,7 @@ def all_runs(
     iterations: int,
     lr: float,
     *,
+    device: str = "cpu",
     data_dir: Path | None = None,
     jobs: int = 1,
 ) -> Runs:
@@ -51,6 +52,8 @@ def all_runs(
         Updates of λ in each run.
     lr : float
         Rate of the outer Adam.
+    device : {"cpu", "gpu"}
+        Where to compute.
     data_dir : Path, optional
         Where MNIST lies.
     jobs : int
@@ -63,7 +66,15 @@ def all_runs(
     """
     tasks = {
         (K, seed): (
-            Config("mnist", K, iterations=iterations, seed=seed, lr=lr, exact_every=_EXACT_EVERY),
+            Config(
+                "mnist",
+                K,
+                iterations=iterations,
+                seed=seed,
+                lr=lr,
+                exact_every=_EXACT_EVERY,
+                device=device,
+            ),
             _folder(out, K, seed),
             data_dir,
             jobs == 1,
