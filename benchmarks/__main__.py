@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from benchmarks import goals, report
 from benchmarks.cases import Case
-from benchmarks.contenders import LIMITS, contenders
+from benchmarks.contenders import GPU_LIMITS, LIMITS, contenders
 from benchmarks.first import first_hypergradients
 from benchmarks.rounds import measure
 
@@ -28,7 +29,32 @@ CLEANING = [
 ROWS = [Case("hypercleaning", 5, dtype="float32", T=20, rows=50_000)]
 MANY = [Case("hypercleaning", 5, dtype="float32", T=20, rows=500_000)]
 QUADRATIC = [Case("quadratic", 10, M=10**k) for k in range(1, 7)]
-SUITES = {"toy": TOY, "hypercleaning": CLEANING, "rows": ROWS, "quadratic": QUADRATIC, "many": MANY}
+BATCH = [Case("toy", 100, many=10_000)]
+GPU = [
+    *(
+        Case("hypercleaning", K, dtype=dtype, device="gpu")
+        for dtype in ("float32", "float64")
+        for K in (1, 5, 25, 50, 100)
+    ),
+    *(
+        Case("hypercleaning", 5, dtype="float32", T=20, rows=rows, device="gpu")
+        for rows in (50_000, 500_000)
+    ),
+    Case("toy", 10, device="gpu"),
+    Case("toy", 100, many=1_000_000, device="gpu"),
+    *(Case("quadratic", 10, M=10**k, dtype="float32", device="gpu") for k in (3, 5, 6)),
+]
+SUITES = {
+    "toy": TOY,
+    "batch": BATCH,
+    "hypercleaning": CLEANING,
+    "rows": ROWS,
+    "quadratic": QUADRATIC,
+    "many": MANY,
+    "gpu": GPU,
+}
+#: Half a million rows take a process of 6 GB for each contender; a GPU is not everywhere.
+ONLY_IF_ASKED = {"many", "gpu"}
 #: Relative difference from tinybilevel's plain body beyond which a time means nothing.
 AGREE = {"float32": 1e-3, "float64": 1e-9}
 
@@ -36,17 +62,18 @@ AGREE = {"float32": 1e-3, "float64": 1e-9}
 def run(case: Case, rounds: int) -> dict[str, Any]:
     """Measure one case; print how far each contender is from the plain body."""
     found = measure(case, contenders(case), rounds)
-    reference = found["tinybilevel, NumPy"]["grad"]
+    reference = next(iter(found.values())).get("grad")  # the plain bodies'
     for name, result in found.items():
         grad = result.pop("grad", None)
-        if name in LIMITS or grad is None:
+        if name in LIMITS or name in GPU_LIMITS or grad is None or reference is None:
             continue
         error = np.linalg.norm(grad - reference) / np.linalg.norm(reference)
         result["disagreement"] = float(error)
         if not error <= AGREE[case.dtype]:
             result["error"] = f"disagrees by {error:.1e}"
             result.pop("seconds", None)
-    return {"case": case.name, "kind": case.kind, "dtype": case.dtype, "K": case.K, "who": found}
+    about = {"kind": case.kind, "dtype": case.dtype, "K": case.K, "many": case.many}
+    return {"case": case.name, **about, "who": found}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,8 +86,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if unknown := set(args.suites) - {*SUITES, "first"}:
         parser.error(f"no such suite: {', '.join(sorted(unknown))}")
-    # Half a million rows take a process of 6 GB for each contender: only if asked for.
-    wanted = args.suites or [s for s in [*SUITES, "first"] if s != "many"]
+    wanted = args.suites or [s for s in [*SUITES, "first"] if s not in ONLY_IF_ASKED]
+    if "gpu" in wanted and find_spec("cupy") is None:
+        parser.error("the suite gpu needs CuPy, and a GPU")
     rounds = 3 if args.quick else args.rounds
     results: list[dict[str, Any]] = []
     for suite in wanted:

@@ -21,12 +21,16 @@ class Case:
     dtype: str = "float64"
     rows: int = 5000
     M: int = 2
+    many: int = 0  # λ at once
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
         """What it is, for tables."""
         size = {"hypercleaning": f", {self.rows} rows", "quadratic": f", M = {self.M}", "toy": ""}
-        return f"{self.kind}{size[self.kind]}, {self.dtype}, K = {self.K}"
+        many = f", {self.many} λ" if self.many else ""
+        gpu = ", GPU" if self.device == "gpu" else ""
+        return f"{self.kind}{size[self.kind]}{many}, {self.dtype}, K = {self.K}{gpu}"
 
     def at(self, **changes: Any) -> Case:
         return replace(self, **changes)
@@ -48,7 +52,8 @@ def numbers(case: Case) -> Numbers:
     rng = np.random.default_rng(0)
     if case.kind == "toy":
         data = {"curvature": np.array([1.0, 0.5])}
-        return Numbers(0.1, *_cast(case, [np.array([2.0, 2.0]), np.array([1.0, 1.0])], data))
+        lam = 2 * rng.random((case.many, 2)) if case.many else np.array([1.0, 1.0])
+        return Numbers(0.1, *_cast(case, [np.array([2.0, 2.0]), lam], data))
     if case.kind == "quadratic":
         # Dense while a matrix is small beside the state's other uses, else a diagonal.
         curvature = rng.uniform(0.1, 1.0, case.M)
@@ -107,7 +112,8 @@ def problem(case: Case, backend: str) -> tb.BilevelProblem:
         lower, maps = tb.Quadratic(n.data["curvature"]), tb.Identity()
         upper = tb.problems.toy().upper if case.kind == "toy" else _Squares()
     descent = tb.GradientDescent(lower, n.step_size, n.w0)
-    made = tb.BilevelProblem(descent, upper, T=case.T, hyper_map=maps, lam0=n.lam)
+    lam0 = n.lam[0] if case.many else n.lam
+    made = tb.BilevelProblem(descent, upper, T=case.T, hyper_map=maps, lam0=lam0)
     return tb.compile(made) if backend == "numba" and case.kind == "toy" else made
 
 

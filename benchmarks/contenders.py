@@ -18,7 +18,25 @@ def ours(backend: str) -> Callable[[Case], Call]:
 
     def build(case: Case) -> Call:
         at, method = problem(case, backend), tb.KRMD(K=case.K)
+        if case.many:
+            return lambda: method.batch(at, numbers(case).lam)[1]
         return lambda: method(at, at.lam0).grad
+
+    return build
+
+
+def on_gpu(compiled: bool) -> Callable[[Case], Call]:
+    """Return tinybilevel on CuPy's arrays: the plain bodies, or kernels in a recorded loop."""
+
+    def build(case: Case) -> Call:
+        import cupy
+
+        at, method = problem(case, "numpy").to("cupy"), tb.KRMD(K=case.K)
+        at = tb.compile(at) if compiled else at
+        if case.many:
+            lams = cupy.asarray(numbers(case).lam)
+            return lambda: method.batch(at, lams)[1].get()
+        return lambda: method(at, at.lam0).grad.get()
 
     return build
 
@@ -33,6 +51,28 @@ def kernel(case: Case) -> Call:
         return grad
 
     return call
+
+
+def gpu_limit(copy: bool) -> Callable[[Case], Call]:
+    """Return reading or copying X once for each of the T + K products on a GPU: a limit."""
+
+    def build(case: Case) -> Call:
+        import cupy
+
+        X = cupy.asarray(numbers(case).data["X"])
+        target, total = cupy.empty_like(X), cupy.empty((), X.dtype)
+
+        def call() -> np.ndarray:
+            for _ in range(case.T + case.K):
+                if copy:
+                    cupy.copyto(target, X)
+                else:
+                    X.sum(out=total)
+            return total.get()
+
+        return call
+
+    return build
 
 
 def jax(style: str) -> Callable[[Case], Call]:
@@ -107,7 +147,16 @@ OPPONENTS = {
     "jaxopt": jax("jaxopt"),
 }
 LIMITS = {"reading X": reading, "matrix products": products}
+ON_GPU = {"tinybilevel, CuPy": on_gpu(False), "tinybilevel, CUDA": on_gpu(True)}
+OPPONENTS_ON_GPU = {
+    **{name: OPPONENTS[name] for name in ("JAX jit", "JAX, explicit adjoint", "torch")},
+    "torch, explicit adjoint": torch("adjoint"),
+    "torch, compiled adjoint": torch("compiled"),
+}
+GPU_LIMITS = {"reading X on the GPU": gpu_limit(False), "copying X on the GPU": gpu_limit(True)}
 NEEDS = {
+    "tinybilevel, CuPy": "cupy",
+    "tinybilevel, CUDA": "cupy",
     "tinybilevel, Numba": "numba",
     "tinybilevel, kernel": "numba",
     "higher": "higher",
@@ -122,13 +171,24 @@ def available(names: dict[str, Callable[[Case], Call]]) -> dict[str, Callable[[C
     def library(name: str) -> str:
         if name in NEEDS:
             return NEEDS[name]
-        return name.split()[0].rstrip(",").lower() if name in OPPONENTS else "numpy"
+        theirs = name in OPPONENTS or name in OPPONENTS_ON_GPU
+        return name.split()[0].rstrip(",").lower() if theirs else "numpy"
 
     return {name: build for name, build in names.items() if find_spec(library(name)) is not None}
 
 
 def contenders(case: Case) -> dict[str, Callable[[Case], Call]]:
     """Return everyone who can run a case, by name."""
+    if case.many:
+        here = {"tinybilevel, Numba": OURS["tinybilevel, Numba"]}
+        there = {"tinybilevel, CUDA": ON_GPU["tinybilevel, CUDA"], "JAX jit": jax("adjoint")}
+        return available(here | there if case.device == "gpu" else here)
+    if case.device == "gpu":
+        limits = GPU_LIMITS if case.kind == "hypercleaning" else {}
+        ours_there = dict(ON_GPU)
+        if case.kind != "hypercleaning":
+            del ours_there["tinybilevel, CUDA"]  # one λ alone is not what a GPU is for
+        return available(ours_there | OPPONENTS_ON_GPU) | limits
     if case.kind == "toy":
         return available(OURS | {"tinybilevel, kernel": kernel} | OPPONENTS)
     if case.kind == "quadratic":

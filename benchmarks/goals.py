@@ -28,6 +28,18 @@ def judge(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 {"case": result["case"], "what": f"{a} / {against}", "ratio": ratio, "most": most}
             )
 
+        if "GPU" in result["case"]:
+            add("tinybilevel, CUDA", (JAX, *TORCH, "torch, compiled adjoint"), 0.5)
+            if "500000 rows" in result["case"]:
+                add("tinybilevel, CUDA", ("copying X on the GPU",), 1 / 0.7)
+            continue
+        if result.get("many"):
+            if "seconds" in who[NUMBA]:
+                each = 1e6 * who[NUMBA]["seconds"] / result["many"]
+                found.append(
+                    {"case": result["case"], "what": "µs for each λ", "ratio": each, "most": 1.2}
+                )
+            continue
         match result["kind"], result.get("dtype"):
             case "hypercleaning", "float32":
                 add(NUMBA, (JAX,), 0.40)

@@ -70,6 +70,12 @@ def machine(argv: list[str] | None) -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
+    try:
+        import cupy
+
+        found["gpu"] = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    except (ImportError, RuntimeError):
+        pass
     return found
 
 
@@ -82,7 +88,11 @@ def page(written: dict[str, Any]) -> str:
 
 def plot(results: list[dict[str, Any]], out: Path) -> None:
     """Draw hypercleaning's time against K, if there is such a case and matplotlib is there."""
-    cases = [r for r in results if r["kind"] == "hypercleaning" and "5000 rows" in r["case"]]
+    cases = [
+        r
+        for r in results
+        if r["kind"] == "hypercleaning" and "5000 rows" in r["case"] and "GPU" not in r["case"]
+    ]
     if not cases:
         return
     try:

@@ -87,7 +87,7 @@ def _serve(pipe: Connection, case: Case, name: str) -> None:
         question = pipe.recv()
         try:
             if question == "first":
-                _import(name)
+                _import(name, case.device)
                 from benchmarks.cases import numbers
 
                 data = numbers(case)
@@ -116,16 +116,24 @@ def _time(call: Callable[[], Any], repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def _import(name: str) -> None:
+def _import(name: str, device: str) -> None:
     """Load the contender's library, and start what it starts, before memory is counted."""
     if name.startswith(("JAX", "jaxopt")):
+        import jax
         import jax.numpy as jnp
 
+        if device == "cpu":
+            jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_default_matmul_precision", "highest")  # no TF32 for anyone
         jnp.ones(2).sum().block_until_ready()
     elif name.startswith(("torch", "higher", "TorchOpt")):
         import torch
 
         torch.ones(2).sum()
+    elif device == "gpu":
+        import cupy
+
+        cupy.ones(2).sum()
     elif "Numba" in name or "kernel" in name:
         import numba
 

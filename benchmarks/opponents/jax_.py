@@ -131,6 +131,7 @@ def build(case: Case, style: str) -> Callable[[], np.ndarray]:
         start = jax.grad(p.upper)(w), jnp.zeros_like(theta)
         return p.slope(lam) * jax.lax.scan(backward, start, states, reverse=True)[0][1]
 
-    function = jax.jit(adjoint if style == "adjoint" else jax.grad(unrolled))
+    function = adjoint if style == "adjoint" else jax.grad(unrolled)
+    function = jax.jit(jax.vmap(function, (0, None)) if case.many else function)
     data = {name: jnp.asarray(a) for name, a in n.data.items()}
     return lambda: np.asarray(function(lam, data))

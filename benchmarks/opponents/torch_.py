@@ -89,11 +89,15 @@ class _Weights(torch.nn.Module):
 
 
 def build(case: Case, style: str) -> Callable[[], np.ndarray]:
-    """Return a call; `style` is ``autograd``, ``adjoint``, ``higher`` or ``torchopt``."""
+    """Return a call; `style`: ``autograd``, ``adjoint``, ``compiled``, ``higher``, ``torchopt``."""
     n, T, K = numbers(case), case.T, case.K
-    data = {name: torch.from_numpy(a) for name, a in n.data.items()}
+    device = "cuda" if case.device == "gpu" else "cpu"
+    data = {name: torch.from_numpy(a).to(device) for name, a in n.data.items()}
     p = (_hypercleaning if case.kind == "hypercleaning" else _quadratic)(case, data)
-    gamma, w0, lam0 = n.step_size, torch.from_numpy(n.w0), torch.from_numpy(n.lam)
+    gamma = n.step_size
+    w0, lam0 = torch.from_numpy(n.w0).to(device), torch.from_numpy(n.lam).to(device)
+    if style == "compiled":
+        p = p._replace(grad=torch.compile(p.grad), products=torch.compile(p.products))
 
     def start() -> Any:
         """Return w_{T−K}, which nothing is differentiated through."""
@@ -146,5 +150,5 @@ def build(case: Case, style: str) -> Callable[[], np.ndarray]:
             h -= gamma * mixed
         return p.slope(lam0) * h
 
-    call = {"autograd": autograd, "adjoint": adjoint, "higher": higher_, "torchopt": torchopt_}
-    return lambda: call[style]().numpy()
+    call = {"autograd": autograd, "higher": higher_, "torchopt": torchopt_}.get(style, adjoint)
+    return lambda: call().cpu().numpy()

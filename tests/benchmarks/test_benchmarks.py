@@ -37,6 +37,26 @@ def test_everyone_computes_the_same_hypergradient(case, monkeypatch):
         assert error <= (1e-4 if case.dtype == "float32" else 1e-11), name
 
 
+@pytest.mark.oracle
+def test_a_batch_is_the_same_for_everyone():
+    case = Case("toy", 4, T=9, many=5)
+    grads = contenders.ours("numba")(case)()
+    assert grads.shape == (5, 2)
+    np.testing.assert_allclose(contenders.jax("adjoint")(case)(), grads, rtol=1e-12)
+    np.testing.assert_allclose(contenders.ours("numpy")(case)(), grads, rtol=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", [*CASES, Case("toy", 4, T=9, many=5)], ids=lambda case: case.name)
+def test_everyone_computes_the_same_hypergradient_on_a_gpu(case):
+    reference = contenders.ours("numpy")(case)()
+    case = case.at(device="gpu")
+    for name, build in contenders.contenders(case).items():
+        if name not in contenders.GPU_LIMITS:
+            error = np.linalg.norm(build(case)() - reference) / np.linalg.norm(reference)
+            assert error <= (1e-4 if case.dtype == "float32" else 1e-9), name
+
+
 def test_a_run_writes_what_it_found(tmp_path, monkeypatch, capsys):
     only = {"tinybilevel, NumPy": contenders.OURS["tinybilevel, NumPy"]}
     monkeypatch.setattr(command, "contenders", lambda case: only)
