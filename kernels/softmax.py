@@ -102,6 +102,14 @@ class Softmax:
         self._X = _by_column(X, block, stride) if sparse else _padded(X, ld)
         self._buffers: tuple[Array, ...] | None = None
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copy or a pickle keeps the numbers, not where in memory they begin.
+        self.__dict__.update(state)
+        data, *rest = self._X
+        self._X = (_aligned(data.shape, data.dtype), *rest)
+        self._X[0][...] = data
+        self._buffers = None if self._buffers is None else self._allocate()
+
     def bound(self) -> Softmax:
         """Return the same products with working memory of their own, for one thread's use."""
         other = object.__new__(Softmax)

@@ -219,8 +219,10 @@ def test_a_pickle_and_a_copy():
     X, y, weights, W, V = case(30, 20, 5)
     kernel = Softmax(X, y, 5)
     expected = products(kernel, W, V, weights)
-    for other in (pickle.loads(pickle.dumps(kernel)), copy.deepcopy(kernel)):
+    for other in (pickle.loads(pickle.dumps(kernel)), copy.deepcopy(kernel.bound())):
         assert_equal(products(other, W, V, weights), expected, 0)
+        for array in (other._X[0], *(other._buffers or ())):
+            assert array.ctypes.data % 64 == 0
 
 
 FORK = """
