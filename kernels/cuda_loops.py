@@ -9,7 +9,7 @@ from typing import Any
 from numba import cuda, from_dtype
 
 from tinybilevel.kernels.cuda import blocks, launch
-from tinybilevel.kernels.loops import _multiply, _upper
+from tinybilevel.kernels.loops import QuadraticLoop, _multiply, _upper
 from tinybilevel.kernels.loops import _one as _one_on_host
 
 __all__ = ["LARGEST", "batch"]
@@ -29,9 +29,10 @@ _body = _one_on_host.py_func
 _one = _for_device(FunctionType(_body.__code__, {**_body.__globals__, **_calls}, _body.__name__))
 
 
-def batch(data: tuple[Any, ...], lams: Any, K: int, values: Any, grads: Any) -> None:
-    """Write f and h_{T−K} for each row of `lams`; `data` is `QuadraticLoop`'s, on the device."""
-    kernel = _many(data[3].size, grads.dtype)
+def batch(loop: QuadraticLoop, lams: Any, K: int, values: Any, grads: Any) -> None:
+    """Write f and h_{T−K} for each row of `lams`; the loop's numbers are on the device."""
+    kernel = _many(loop.M, grads.dtype)
+    data = loop.numbers, grads.dtype.type(loop.step_size), *loop.sizes
     launch(kernel, (blocks(len(lams)),), _THREADS, *data, lams, K, values, grads)
 
 
@@ -40,12 +41,12 @@ def _many(M: int, dtype: Any) -> Any:
     number = from_dtype(dtype)
 
     @cuda.jit
-    def kernel(G, C, d, initial, upper_data, gamma, T, upper, diagonal, lams, K, values, grads):  # type: ignore[no-untyped-def]
+    def kernel(numbers, gamma, m, n, T, upper, diagonal, mapped, lams, K, values, grads):  # type: ignore[no-untyped-def]
         i = cuda.grid(1)
         if i >= lams.shape[0]:
             return
         w, work = cuda.local.array(M, number), cuda.local.array((4, M), number)
-        data = (G, C, d, initial, upper_data, gamma, T, upper, diagonal)
-        values[i] = _one(data, lams[i], K, w, grads[i], values[:0], work)
+        sizes = (M, n, T, upper, diagonal, mapped)
+        values[i] = _one(numbers, gamma, sizes, lams[i], K, w, grads[i], values[:0], work)
 
     return kernel

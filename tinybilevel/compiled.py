@@ -75,8 +75,7 @@ class QuadraticOnDevice(Loop):
     def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
         from tinybilevel.kernels.cuda_loops import batch
 
-        lams = like(self.kernel[0], lams)
-        if lams.dtype != self.kernel[0].dtype:
+        if lams.dtype != self.kernel.numbers.dtype:
             return None
         values, grads = np.empty_like(lams, shape=len(lams)), np.empty_like(lams)
         batch(self.kernel, lams, K, values, grads)
@@ -187,8 +186,8 @@ def _quadratic(
 
     if M > LARGEST:
         raise TypeError(f"compile takes at most {LARGEST} entries of w on a GPU, got {M}")
-    parts = (x.astype(start.dtype) if isinstance(x, np.ndarray) else x for x in kernel.data)
-    return QuadraticOnDevice, moved(tuple(parts), "cupy")
+    kernel.numbers = like(start, kernel.numbers.astype(start.dtype))
+    return QuadraticOnDevice, kernel
 
 
 def _cleaning(

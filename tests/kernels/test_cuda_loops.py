@@ -60,7 +60,10 @@ def test_what_runs_plain(place):
     np.testing.assert_allclose(place.get(tb.RMD()(fast).grad), tb.RMD()(toy).grad)
     values, _ = tb.RMD().batch(fast, np.ones((2, 2), np.float32))
     np.testing.assert_allclose(place.get(values), tb.RMD()(toy, [1.0, 1.0]).value)
-    steep = tb.compile(replace(tb.problems.toy(step_size=1e200), T=3).to("cupy"))
+    plain = quadratic(2, 2, diagonal=True, identity=True)
+    start = plain.transition.fixed_start()
+    descent = tb.GradientDescent(plain.transition.objective, 1e200, start)
+    steep = tb.compile(replace(plain, transition=descent).to("cupy"))
     with pytest.raises(tb.DivergenceError, match="step size"):
         tb.RMD().batch(steep, np.ones((2, 2)))
 
