@@ -1,6 +1,8 @@
 """Working memory belongs to a call: its inner loop allocates nothing, its results share nothing."""
 
+import copy
 import tracemalloc
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -40,8 +42,23 @@ def quadratic(M=20_000, T=10):
     return tb.BilevelProblem(descent, f, T=T, lam0=np.ones(2))
 
 
-class Traced(tb.GradientDescent):
-    """Gradient descent that notes the most that is allocated within each step and product."""
+def learned(make, M=20_000, T=5, **options):
+    """Return a problem whose step size, and what else a transition takes, come from λ."""
+    g = tb.Quadratic(np.linspace(0.1, 1, M), C=np.ones((M, 3)))
+    transition = make(g, slice(0, 1), np.ones(M), **options)
+    return tb.BilevelProblem(
+        transition, quadratic(M).upper.on(slice(0, 2)), T, lam0=np.full(3, 0.1)
+    )
+
+
+def plain(make, M=20_000, T=5, **options):
+    g = tb.Quadratic(np.linspace(0.1, 1, M), C=np.ones((M, 2)))
+    transition = make(g, 0.1, np.ones(M), **options)
+    return tb.BilevelProblem(transition, quadratic(M).upper, T, lam0=np.ones(2))
+
+
+class Traced:
+    """A transition that notes the most that is allocated within each step and product."""
 
     def _trace(self, call):
         tracemalloc.reset_peak()
@@ -59,14 +76,29 @@ class Traced(tb.GradientDescent):
 
 @pytest.mark.parametrize(
     "make",
-    [softmax, partial(softmax, dtype=np.float32), partial(softmax, backend="numba"), quadratic],
+    [
+        softmax,
+        partial(softmax, dtype=np.float32),
+        partial(softmax, backend="numba"),
+        quadratic,
+        partial(learned, tb.GradientDescent),
+        partial(plain, tb.HeavyBall),
+        partial(plain, tb.Nesterov),
+        partial(learned, tb.HeavyBall, momentum=slice(1, 2)),
+        partial(learned, tb.Nesterov, momentum=slice(1, 2)),
+        partial(plain, tb.AdamTransition),
+        partial(learned, tb.AdamTransition),
+        partial(plain, tb.ProximalGradient, l1=0.1),
+        partial(learned, tb.ProximalGradient, l1=slice(1, 2)),
+    ],
 )
 def test_the_inner_loop_allocates_nothing_after_its_first_pass(make):
     problem = make()
     base = problem.transition
-    traced = Traced(base.objective, base.step_size, base.initial(problem.lam0))
+    traced = copy.copy(base)
+    traced.__class__ = type("Traced", (Traced, type(base)), {})
     traced.peaks = []
-    problem = tb.BilevelProblem(traced, problem.upper, problem.T, problem.hyper_map, problem.lam0)
+    problem = replace(problem, transition=traced)
     tracemalloc.start()
     try:
         tb.RMD()(problem)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array
+from tinybilevel.backend import Array, promote
 from tinybilevel.transitions.gradient_descent import GradientTransition
 
 __all__ = ["AdamTransition"]
@@ -55,38 +55,70 @@ class AdamTransition(GradientTransition):
             raise ValueError(f"eps must be greater than 0, got {eps}")
         self.beta1, self.beta2, self.eps = float(beta1), float(beta2), float(eps)
 
-    def _moments(self, t: int, w: Array, grad: Array) -> tuple[Array, ...]:
-        """Return x, m', s', m̂ and √ŝ."""
-        x, m, s = _thirds(w)
-        m = self.beta1 * m + (1 - self.beta1) * grad
-        s = self.beta2 * s + (1 - self.beta2) * grad**2
-        return x, m, s, m / (1 - self.beta1 ** (t + 1)), np.sqrt(s / (1 - self.beta2 ** (t + 1)))
-
     def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
-        x, m, s, m_hat, root = self._moments(t, w, self.at(t).grad(_thirds(w)[0], lam))
-        moved = x - self.step_size(t, lam) * m_hat / (root + self.eps)
-        return np.concatenate([moved, m, s], out=out)
+        out = np.empty_like(w, dtype=promote(w, lam)) if out is None else out
+        (x, m, s), (x_next, m_next, s_next) = _thirds(w), _thirds(out)
+        grad = self.at(t).grad(x, lam)
+        self._moments(t, m, s, grad, out=(m_next, s_next, x_next))
+        D = np.add(x_next, self.eps, out=x_next)  # √ŝ + ε
+        np.divide(m_next, D, out=x_next)
+        x_next *= self.step_size(t, lam)
+        x_next /= self._rest(self.beta1, t)
+        np.subtract(x, x_next, out=x_next)
+        return out
+
+    def _moments(self, t: int, m: Array, s: Array, grad: Array, out: tuple[Array, ...]) -> None:
+        """Write m', s' and √ŝ."""
+        m_next, s_next, root = out
+        np.multiply(m, self.beta1, out=m_next)
+        m_next += np.multiply(grad, 1 - self.beta1, out=root)
+        np.multiply(s, self.beta2, out=s_next)
+        s_next += np.multiply(np.multiply(grad, grad, out=root), 1 - self.beta2, out=root)
+        np.sqrt(np.divide(s_next, self._rest(self.beta2, t), out=root), out=root)
 
     def vjp(
         self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
     ) -> tuple[Array, Array]:
-        a, b, c = _thirds(alpha)
+        A_alpha, B_alpha = out or (np.empty_like(alpha, dtype=promote(alpha, w, lam)), None)
+        (x, m, s), (a, b, c), (v, b_last, c_last) = _thirds(w), _thirds(alpha), _thirds(A_alpha)
         g, gamma = self.at(t), self.step_size(t, lam)
-        grad = g.grad(_thirds(w)[0], lam)
-        x, _, _, m_hat, root = self._moments(t, w, grad)
-        D = root + self.eps
-        b = b - gamma * a / (D * (1 - self.beta1 ** (t + 1)))
-        c = c + gamma * a * m_hat / D**2 * self._droot(t, root)
-        hessian, mixed = g.grad_vjp(x, lam, (1 - self.beta1) * b + 2 * (1 - self.beta2) * grad * c)
+        grad = g.grad(x, lam)
+        m_hat, s_next, root, term = (self._vector(n, v) for n in ("m", "s", "root", "term"))
+        self._moments(t, m, s, grad, out=(m_hat, s_next, root))
+        m_hat /= self._rest(self.beta1, t)
+        D = np.add(root, self.eps, out=s_next)
+        droot = self._droot(t, root)
+        # The move is −γ m̂/D: what of a goes to m', and through √ŝ to s'.
+        step = np.multiply(a, gamma, out=self._vector("step", v))
+        step /= D
+        np.subtract(b, np.divide(step, self._rest(self.beta1, t), out=term), out=b_last)
+        step *= m_hat
+        step /= D
+        step *= droot
+        np.add(c, step, out=c_last)
+        # Both moments follow ∇g: u = (1−β₁) b' + 2 (1−β₂) ∇g ∘ c'.
+        u = np.multiply(grad, c_last, out=step)
+        u *= 2 * (1 - self.beta2)
+        u += np.multiply(b_last, 1 - self.beta1, out=term)
+        hessian, mixed = g.grad_vjp(x, lam, u)
+        B_alpha = np.positive(mixed, out=B_alpha)
         if self.step_size.learned:
-            mixed = self.step_size.pull(-a * m_hat / D, mixed)
-        return np.concatenate([a + hessian, self.beta1 * b, self.beta2 * c]), mixed
+            np.multiply(a, m_hat, out=term)
+            term /= D
+            B_alpha = self.step_size.pull(np.negative(term, out=term), B_alpha)
+        np.add(a, hessian, out=v)
+        b_last *= self.beta1
+        c_last *= self.beta2
+        return A_alpha, B_alpha
 
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         dx, dm, ds = _thirds(dw)
         g, gamma = self.at(t), self.step_size(t, lam)
-        grad = g.grad(_thirds(w)[0], lam)
-        x, _, _, m_hat, root = self._moments(t, w, grad)
+        x, m, s = _thirds(w)
+        grad = g.grad(x, lam)
+        m_hat, _, root = moments = tuple(np.empty_like(m, dtype=promote(w, lam)) for _ in range(3))
+        self._moments(t, m, s, grad, out=moments)
+        m_hat /= self._rest(self.beta1, t)
         D = root + self.eps
         dgrad = g.grad_jvp(x, lam, dx, dlam)
         dm = self.beta1 * dm + (1 - self.beta1) * dgrad
@@ -98,9 +130,14 @@ class AdamTransition(GradientTransition):
         return np.concatenate([moved, dm, ds])
 
     def _droot(self, t: int, root: Array) -> Array:
-        """∂√ŝ/∂s' = 1/(2 √ŝ (1−β₂^{t+1})), and 0 where ŝ = 0."""
-        twice = 2 * (1 - self.beta2 ** (t + 1)) * root
-        return np.divide(1, twice, out=np.zeros_like(root), where=root > 0)
+        """∂√ŝ/∂s' = 1/(2 √ŝ (1−β₂^{t+1})), and 0 where ŝ = 0; written over √ŝ."""
+        positive = np.sign(root, out=self._vector("positive", root))
+        root *= 2 * self._rest(self.beta2, t)
+        root += np.subtract(1, positive, out=self._vector("zero", root))
+        return np.divide(positive, root, out=root)
+
+    def _rest(self, beta: float, t: int) -> float:
+        return 1 - beta ** (t + 1)
 
 
 def _thirds(state: Array) -> tuple[Array, Array, Array]:

@@ -59,7 +59,7 @@ class Coefficient(Movable):
         return float(self.values)  # type: ignore[arg-type]
 
     def pull(self, u: Array, h: Array) -> Array:
-        """Return h + (∂c/∂λ)ᵀ u, where u (M,) belongs to c entry by entry of w. Here: h."""
+        """Return h + (∂c/∂λ)ᵀ u, where u (M,) belongs to c entry by entry of w; it writes to h."""
         return h
 
     def push(self, dlam: Array) -> float | Array:
@@ -107,7 +107,7 @@ class Learned(Coefficient):
         return self._expand(lam)
 
     def pull(self, u: Array, h: Array) -> Array:
-        h = h.astype(promote(h, u))
+        h = h.astype(promote(h, u), copy=False)
         if self.sizes is None:
             h[self.block] += u.sum()
         else:

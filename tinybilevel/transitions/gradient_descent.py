@@ -12,6 +12,7 @@ from tinybilevel.backend import Array, as_count, moved, to_numpy
 from tinybilevel.objectives import Objective
 from tinybilevel.transitions.base import Transition
 from tinybilevel.transitions.coefficient import as_coefficient
+from tinybilevel.workspace import FRESH, Workspace
 
 __all__ = ["GradientDescent", "GradientTransition", "minibatches"]
 
@@ -33,6 +34,8 @@ class GradientTransition(Transition):
     """
 
     objective: Objective
+    #: Where a product puts what it needs on the way; see `Objective`.
+    _work = FRESH
 
     def __init__(
         self,
@@ -57,8 +60,12 @@ class GradientTransition(Transition):
 
     def bound(self) -> Self:
         other = copy.copy(self)
-        other.objective = self.objective.bound()
+        other.objective, other._work = self.objective.bound(), Workspace()
         return other
+
+    def _vector(self, name: str, *operands: Array) -> Array:
+        """Return working memory of the first operand's shape."""
+        return self._work(name, operands[0].shape, *operands)
 
     def at(self, t: int) -> Objective:
         """Return the objective that step t follows."""
@@ -102,7 +109,8 @@ class GradientDescent(GradientTransition):
         hessian, mixed = g.grad_vjp(w, lam, np.multiply(alpha, self.step_size(t, lam), out=A_alpha))
         B_alpha = np.negative(mixed, out=B_alpha)
         if self.step_size.learned:
-            B_alpha = self.step_size.pull(-g.grad(w, lam) * alpha, B_alpha)
+            pull = np.multiply(g.grad(w, lam), alpha, out=self._vector("pull", alpha, w, lam))
+            B_alpha = self.step_size.pull(np.negative(pull, out=pull), B_alpha)
         return np.subtract(alpha, hessian, out=A_alpha), B_alpha
 
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:

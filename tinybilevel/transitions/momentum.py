@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array
+from tinybilevel.backend import Array, promote
 from tinybilevel.transitions.coefficient import as_coefficient
 from tinybilevel.transitions.gradient_descent import GradientTransition
 
@@ -31,7 +31,7 @@ class HeavyBall(GradientTransition):
     """
 
     n_buffers = 1
-    _lookahead = 0.0  # σ
+    _lookahead = False  # σ
 
     def __init__(
         self,
@@ -46,45 +46,65 @@ class HeavyBall(GradientTransition):
         self.momentum = as_coefficient("momentum", momentum)
 
     def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
-        x, v = _halves(w)
+        out = np.empty_like(w, dtype=promote(w, lam)) if out is None else out
+        (x, v), (x_next, v_next) = _halves(w), _halves(out)
         mu = self.momentum(t, lam)
-        y = x + self._lookahead * mu * v
-        v_next = mu * v - self.step_size(t, lam) * self.at(t).grad(y, lam)
-        return np.concatenate([x + v_next, v_next], out=out)
+        grad = self.at(t).grad(self._point(x, v, mu), lam)
+        np.multiply(v, mu, out=v_next)
+        v_next -= np.multiply(grad, self.step_size(t, lam), out=x_next)
+        np.add(x, v_next, out=x_next)
+        return out
 
     def vjp(
         self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
     ) -> tuple[Array, Array]:
-        x, v = _halves(w)
-        a, b = _halves(alpha)
+        A_alpha, B_alpha = out or (np.empty_like(alpha, dtype=promote(alpha, w, lam)), None)
+        (x, v), (a, b), (a_last, b_last) = _halves(w), _halves(alpha), _halves(A_alpha)
         g, gamma, mu = self.at(t), self.step_size(t, lam), self.momentum(t, lam)
-        y, c = x + self._lookahead * mu * v, a + b
-        u, mixed = g.grad_vjp(y, lam, gamma * c)
-        B_alpha = -mixed
+        y, c = self._point(x, v, mu), np.add(a, b, out=a_last)
+        u, mixed = g.grad_vjp(y, lam, np.multiply(c, gamma, out=b_last))
+        B_alpha = np.negative(mixed, out=B_alpha)
+        pull = self._vector("pull", c)
         if self.step_size.learned:
-            B_alpha = self.step_size.pull(-g.grad(y, lam) * c, B_alpha)
+            np.multiply(g.grad(y, lam), c, out=pull)
+            B_alpha = self.step_size.pull(np.negative(pull, out=pull), B_alpha)
+        if self._lookahead:
+            c -= u  # c − σu from here on
         if self.momentum.learned:
-            B_alpha = self.momentum.pull(v * (c - self._lookahead * u), B_alpha)
-        return np.concatenate([a - u, mu * (c - self._lookahead * u)]), B_alpha
+            B_alpha = self.momentum.pull(np.multiply(v, c, out=pull), B_alpha)
+        np.multiply(c, mu, out=b_last)
+        np.subtract(a, u, out=a_last)
+        return A_alpha, B_alpha
 
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         x, v = _halves(w)
         dx, dv = _halves(dw)
         g, gamma, mu = self.at(t), self.step_size(t, lam), self.momentum(t, lam)
         dmu_v = mu * dv + self.momentum.push(dlam) * v
-        y, dy = x + self._lookahead * mu * v, dx + self._lookahead * dmu_v
+        y, dy = self._point(x, v, mu), dx + dmu_v if self._lookahead else dx
         dv_next = dmu_v - gamma * g.grad_jvp(y, lam, dy, dlam)
         if self.step_size.learned:
             dv_next -= self.step_size.push(dlam) * g.grad(y, lam)
         return np.concatenate([dx + dv_next, dv_next])
 
+    def _point(self, x: Array, v: Array, mu: Any) -> Array:
+        """Return y = x + σμv."""
+        if not self._lookahead:
+            return x
+        y = np.multiply(v, mu, out=self._vector("y", v, *_arrays(mu)))
+        return np.add(x, y, out=y)
+
 
 class Nesterov(HeavyBall):
     """Heavy ball with the gradient taken at y_t = w_t + μ v_t (Nesterov 1983)."""
 
-    _lookahead = 1.0
+    _lookahead = True
 
 
 def _halves(state: Array) -> tuple[Array, Array]:
     M = state.size // 2
     return state[:M], state[M:]
+
+
+def _arrays(coefficient: Any) -> tuple[Array, ...]:
+    return () if isinstance(coefficient, float) else (coefficient,)

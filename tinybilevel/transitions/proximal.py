@@ -40,23 +40,35 @@ class ProximalGradient(GradientTransition):
 
     def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
         gamma = self.step_size(t, lam)
-        z = w - gamma * self.at(t).grad(w, lam)
-        return np.multiply(np.sign(z), np.maximum(np.abs(z) - gamma * self.l1(t, lam), 0), out=out)
+        z = np.multiply(self.at(t).grad(w, lam), gamma, out=out)
+        z = np.subtract(w, z, out=z)
+        size = np.abs(z, out=self._vector("size", z))
+        size -= gamma * self.l1(t, lam)
+        return np.copysign(np.maximum(size, 0, out=size), z, out=z)
 
     def vjp(
         self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
     ) -> tuple[Array, Array]:
+        A_alpha, B_alpha = out or (None, None)
         g, gamma, tau = self.at(t), self.step_size(t, lam), self.l1(t, lam)
         grad = g.grad(w, lam)
-        z = w - gamma * grad
-        c = alpha * _active(z, gamma * tau)
-        hessian, mixed = g.grad_vjp(w, lam, gamma * c)
-        B_alpha = -mixed
+        z = np.multiply(grad, gamma, out=self._vector("z", w, grad))
+        z = np.subtract(w, z, out=z)
+        c = np.multiply(alpha, self._active(z, gamma * tau), out=A_alpha)
+        scaled = self._vector("scaled", c, z)
+        hessian, mixed = g.grad_vjp(w, lam, np.multiply(c, gamma, out=scaled))
+        B_alpha = np.negative(mixed, out=B_alpha)
+        sign = np.sign(z, out=z)
         if self.step_size.learned:
-            B_alpha = self.step_size.pull(-(grad + tau * np.sign(z)) * c, B_alpha)
+            pull = np.multiply(sign, tau, out=scaled)
+            pull += grad
+            pull *= c
+            B_alpha = self.step_size.pull(np.negative(pull, out=pull), B_alpha)
         if self.l1.learned:
-            B_alpha = self.l1.pull(-gamma * np.sign(z) * c, B_alpha)
-        return c - hessian, B_alpha
+            pull = np.multiply(sign, c, out=scaled)
+            pull *= gamma
+            B_alpha = self.l1.pull(np.negative(pull, out=pull), B_alpha)
+        return np.subtract(c, hessian, out=A_alpha), B_alpha
 
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         g, gamma, tau = self.at(t), self.step_size(t, lam), self.l1(t, lam)
@@ -66,9 +78,11 @@ class ProximalGradient(GradientTransition):
         if self.step_size.learned:
             dz -= self.step_size.push(dlam) * (grad + tau * np.sign(z))
         dz -= gamma * self.l1.push(dlam) * np.sign(z)
-        return dz * _active(z, gamma * tau)
+        return dz * self._active(z, gamma * tau)
 
-
-def _active(z: Array, kappa: Any) -> Array:
-    """Return where soft(z, κ) moves with z; a threshold of 0 is the identity."""
-    return (np.abs(z) > kappa) | (kappa == 0)
+    def _active(self, z: Array, kappa: Any) -> Array:
+        """Return where soft(z, κ) moves with z, 1 or 0; a threshold of 0 is the identity."""
+        beyond = np.abs(z, out=self._vector("active", z))
+        beyond -= kappa
+        np.sign(np.maximum(beyond, 0, out=beyond), out=beyond)
+        return np.maximum(beyond, kappa == 0, out=beyond)
