@@ -241,11 +241,12 @@ class SoftmaxRegression(Objective):
         return P, dS, dP
 
     def _scores(self, name: str, W: Array) -> Array:
-        # BLAS reads X faster as the tall left factor; the copy is of the small result.
-        tall = self._work("tall " + name, (len(self.y), len(W)), W, self._entries)
-        _matmul(self.X, W.T, tall)
-        S = self._work(name, tall.shape[::-1], tall)
-        S[...] = tall.T
+        S = self._work(name, (len(W), len(self.y)), W, self._entries)
+        if S.dtype == np.float64:
+            return _matmul(W, self.X.T, S)
+        # OpenBLAS is faster with X as the left factor in float32, by half as fast in float64.
+        tall = self._work("tall " + name, S.shape[::-1], S)
+        S[...] = _matmul(self.X, W.T, tall).T
         return S
 
     def _gather(self, name: str, R: Array, weights: Array | float) -> Array:
