@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_count, as_float, like, on_device, take, to_numpy
+from tinybilevel.backend import Array, as_count, as_float, like, on_device, to_numpy
 from tinybilevel.objectives.base import Objective
+from tinybilevel.objectives.plain_softmax import PlainSoftmax
 
 __all__ = ["SoftmaxRegression"]
 
@@ -95,13 +96,13 @@ class SoftmaxRegression(Objective):
         if y.min() < 0 or top >= self.n_classes:
             raise ValueError(f"y must lie in 0 … {self.n_classes - 1}, got {y.min()} … {top}")
         self.y = like(self.X, y.astype(np.intp))
-        self._labels = self._label_entries()
         self.weighted = bool(weighted)
         self.scale = 1.0 / n if scale is None else float(scale)
         self.n_lam = n if weighted else None
         self.dtype, self._entries = self.X.dtype, np.empty(0, self.X.dtype)
         self._rows: Array | None = None
         self.backend = backend
+        self._plain = PlainSoftmax(self.X, self.y, self.n_classes)
         self._kernel = _kernel(backend, self.X, self.y, self.n_classes)
 
     @property
@@ -119,8 +120,7 @@ class SoftmaxRegression(Objective):
             raise ValueError(f"index must be a nonempty vector of integers, got {index!r}")
         part = object.__new__(SoftmaxRegression)
         part.__dict__.update(self.__dict__, X=self.X[index], y=self.y[index])
-        part._labels = part._label_entries()
-        part._kernel = None
+        part._plain, part._kernel = PlainSoftmax(part.X, part.y, self.n_classes), None
         part.scale = self.scale * len(self.y) / len(index)
         part._rows = index if self._rows is None else self._rows[index]
         return part
@@ -131,46 +131,38 @@ class SoftmaxRegression(Objective):
 
     def to(self, namespace: str) -> SoftmaxRegression:
         other = super().to(namespace)
+        other._plain = PlainSoftmax(other.X, other.y, self.n_classes)
         other._kernel = _kernel(self.backend, other.X, other.y, self.n_classes)
         return other
 
     def bound(self) -> SoftmaxRegression:
         other = self._with_workspace()
+        other._plain = self._plain.bound()
         other._kernel = None if self._kernel is None else self._kernel.bound()
         return other
 
     def grad(self, w: Array, lam: Array) -> Array:
-        if self._compiled(w, lam):
-            W, out = self._matrix(w), self._work("grad", (self.n_classes, self.n_features), w)
-            return self._kernel.grad(W, self._weight_array(w, lam), out).ravel()
-        R = self._residual(self._softmax(w))
-        return self._gather("grad", R, self._weights(lam))
+        W, weights = self._matrix(w), self._weight_array(w, lam)
+        return self._products(w, lam).grad(W, weights, self._out("grad", w, weights)).ravel()
 
     def grad_lam(self, w: Array, lam: Array) -> Array:
         return self._scatter(lam, self.losses(w)) if self.weighted else np.zeros_like(lam)
 
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
         """Return s Σ_i θ_i ∇²ℓ_i v and the vector of s ∇ℓ_i·v."""
-        if self._compiled(w, lam, v):
-            out = self._work("hessian", (self.n_classes, self.n_features), w)
-            along, weights = self._work("along", self.y.shape, w), self._weight_array(w, lam)
-            self._kernel.grad_vjp(self._matrix(w), self._matrix(v), weights, out, along)
-            mixed = self._scatter(lam, along) if self.weighted else np.zeros_like(lam)
-            return out.ravel(), mixed
-        P, dS, dP = self._changes(w, v)
-        hessian = self._gather("hessian", dP, self._weights(lam))
-        if not self.weighted:
-            return hessian, np.zeros_like(lam)
-        along = np.multiply(self._residual(P), dS, out=dS)
-        return hessian, self._scatter(lam, self._over_classes(along.sum, along, "along"))
+        weights = self._weight_array(w, lam)
+        out, along = self._out("hessian", w, v, weights), self._per_example("along", w, v)
+        products = self._products(w, lam, v)
+        products.grad_vjp(self._matrix(w), self._matrix(v), weights, out, along)
+        return out.ravel(), self._scatter(lam, along) if self.weighted else np.zeros_like(lam)
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         """Return s Σ_i (θ_i ∇²ℓ_i dw + dθ_i ∇ℓ_i)."""
-        P, _, dP = self._changes(w, dw)
-        dR = dP * self._weights(lam)
-        if self.weighted:
-            dR = dR + self._residual(P) * self._weights(dlam)
-        return self._gather("jvp", dR, 1.0)
+        weights = self._weight_array(w, lam)
+        dweights = self._weights(dlam, "dweights") if self.weighted else np.zeros_like(weights)
+        out = self._out("jvp", w, dw, weights, dweights)
+        W, dW = self._matrix(w), self._matrix(dw)
+        return self._plain.grad_jvp(W, dW, weights, dweights, out).ravel()
 
     def predict(self, w: Array, X: Array) -> Array:
         """Return the most likely class of each row of `X`, (n,)."""
@@ -182,13 +174,18 @@ class SoftmaxRegression(Objective):
 
     def losses(self, w: Array) -> Array:
         """Return ℓ_i(W) for each example, (n,), unweighted and unscaled."""
-        W = self._matrix(w)
-        if self._compiled(w):
-            return self._kernel.losses(W, np.empty_like(w, shape=self.y.shape))
-        S = self._scores("P", W)
-        S -= self._over_classes(S.max, S)
-        own = take(S, self._labels, out=self._work("own", self.y.shape, S))
-        return np.log(np.exp(S, out=S).sum(axis=0)) - own
+        return self._products(w).losses(self._matrix(w), self._per_example("losses", w))
+
+    def _products(self, *vectors: Array) -> Any:
+        """Return who computes: the kernel, or the plain bodies where it does not know the dtype."""
+        compiled = self._kernel is not None and all(v.dtype == self.dtype for v in vectors)
+        return self._kernel if compiled else self._plain
+
+    def _out(self, name: str, *operands: Array) -> Array:
+        return self._work(name, (self.n_classes, self.n_features), *operands, self._entries)
+
+    def _per_example(self, name: str, *operands: Array) -> Array:
+        return self._work(name, self.y.shape, *operands, self._entries)
 
     def _matrix(self, w: Array) -> Array:
         if w.shape != (self.size,):
@@ -198,24 +195,15 @@ class SoftmaxRegression(Objective):
             )
         return w.reshape(self.n_classes, self.n_features)
 
-    def _compiled(self, *vectors: Array) -> bool:
-        return self._kernel is not None and all(v.dtype == self.dtype for v in vectors)
-
     def _weight_array(self, w: Array, lam: Array) -> Array:
-        weights = self._weights(lam)
-        return np.full_like(w, weights, shape=1) if isinstance(weights, float) else weights
+        """Return the weights of the examples, (n,), or (1,) where all are the same."""
+        return self._weights(lam) if self.weighted else np.full_like(w, self.scale, shape=1)
 
-    def _label_entries(self) -> Array:
-        """Return where entry (y_i, i) of a (C, n) array lies in memory, (n,)."""
-        return self.y * len(self.y) + like(self.y, np.arange(len(self.y)))
-
-    def _weights(self, lam: Array) -> Array | float:
-        if not self.weighted:
-            return self.scale
+    def _weights(self, lam: Array, name: str = "weights") -> Array:
         if lam.shape != (self.n_lam,):
             raise ValueError(f"lam must hold {self.n_lam} example weights, got shape {lam.shape}")
         lam = lam if self._rows is None else lam[self._rows]
-        return np.multiply(lam, self.scale, out=self._work("weights", lam.shape, lam))
+        return np.multiply(lam, self.scale, out=self._work(name, lam.shape, lam))
 
     def _scatter(self, lam: Array, per_example: Array) -> Array:
         per_example *= self.scale
@@ -225,54 +213,6 @@ class SoftmaxRegression(Objective):
         whole[...] = 0
         np.add.at(whole, self._rows, per_example)
         return whole
-
-    def _softmax(self, w: Array) -> Array:
-        return self._normalised_exp(self._scores("P", self._matrix(w)))
-
-    def _changes(self, w: Array, v: Array) -> tuple[Array, Array, Array]:
-        """Return P, dS and dP = P ∘ (dS − Σ_c P dS), the change of P along dS."""
-        W, V = self._matrix(w), self._matrix(v)
-        WV = self._work("W and V", (2 * len(W), W.shape[1]), W, V)
-        both = self._scores("both", np.concatenate([W, V], out=WV))
-        P, dS = self._normalised_exp(both[: self.n_classes]), both[self.n_classes :]
-        dP = np.multiply(P, dS, out=self._work("dP", P.shape, P))
-        mean = self._over_classes(dP.sum, dP)
-        dP -= np.multiply(P, mean, out=self._work("term", P.shape, P))
-        return P, dS, dP
-
-    def _scores(self, name: str, W: Array) -> Array:
-        S = self._work(name, (len(W), len(self.y)), W, self._entries)
-        if S.dtype == np.float64:
-            return _matmul(W, self.X.T, S)
-        # OpenBLAS is faster with X as the left factor in float32, by half as fast in float64.
-        tall = self._work("tall " + name, S.shape[::-1], S)
-        S[...] = _matmul(self.X, W.T, tall).T
-        return S
-
-    def _gather(self, name: str, R: Array, weights: Array | float) -> Array:
-        """Return (R ∘ weights) X."""
-        operands = [R] if isinstance(weights, float) else [R, weights]
-        R = np.multiply(R, weights, out=self._work("weighted", R.shape, *operands))
-        out = self._work(name, (self.n_classes, self.n_features), R, self._entries)
-        return _matmul(R, self.X, out).ravel()
-
-    def _residual(self, P: Array) -> Array:
-        # Indices into P.ravel(), which NumPy reads and writes without a copy.
-        own = self._work("own", self.y.shape, P)
-        take(P, self._labels, out=own)
-        own -= 1
-        np.put(P, self._labels, own)
-        return P
-
-    def _over_classes(self, reduce: Any, S: Array, name: str = "per example") -> Array:
-        """Return S.max or S.sum over the classes of each example."""
-        return reduce(axis=0, out=self._work(name, S.shape[1:], S))
-
-    def _normalised_exp(self, S: Array) -> Array:
-        S -= self._over_classes(S.max, S)
-        np.exp(S, out=S)
-        S /= self._over_classes(S.sum, S)
-        return S
 
 
 def _examples(X: Any) -> Any:
@@ -301,14 +241,3 @@ def _kernel(backend: str, X: Any, y: Array, n_classes: int) -> Any:
     except ImportError as error:
         raise ImportError('backend="numba" needs Numba: pip install "tinybilevel[fast]"') from error
     return kernels.Softmax(X, y, n_classes)
-
-
-def _matmul(A: Any, B: Any, out: Array) -> Array:
-    """Write A B; SciPy's sparse products have no `out`."""
-    if hasattr(A, "tocsr"):
-        out[...] = A @ B
-        return out
-    if hasattr(B, "tocsr"):
-        out[...] = (B.T @ A.T).T
-        return out
-    return np.matmul(A, B, out=out)

@@ -1,0 +1,110 @@
+"""The sums over blocks and threads are those over all rows at once."""
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import cases
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from tinybilevel import threads
+from tinybilevel.objectives import plain_softmax
+from tinybilevel.objectives.plain_softmax import PlainSoftmax
+
+C, D = 3, 4
+
+
+@pytest.fixture(params=[1, 2, 3])
+def blocked(request, monkeypatch):
+    """Have data of any size go to so many threads, in blocks of at most 16 rows, 2 at a time."""
+    monkeypatch.setattr(plain_softmax, "_LARGE", 0)
+    monkeypatch.setattr(plain_softmax, "_BLOCK", 16 * C * D)
+    monkeypatch.setattr(plain_softmax, "_STRIP", 2)
+    monkeypatch.setattr(plain_softmax, "threads", lambda: request.param)
+
+
+def data(n, dtype=np.float64):
+    X, y = cases.normal(0, n, D, dtype=dtype), np.random.default_rng(1).integers(0, C, n)
+    W, V = cases.normal(2, 2, C, D, dtype=dtype)
+    weights, dweights = cases.normal(3, 2, n, dtype=dtype)
+    return X, y, W, V, weights, dweights
+
+
+def results(sums, W, V, weights, dweights):
+    n, like = len(sums.y), dict(dtype=W.dtype)
+    mixed = np.empty(n, **like)
+    return [
+        sums.losses(W, np.empty(n, **like)),
+        sums.grad(W, weights, np.empty(W.shape, **like)),
+        sums.grad(W, weights[:1], np.empty(W.shape, **like)),
+        sums.grad_vjp(W, V, weights, np.empty(W.shape, **like), mixed),
+        mixed,
+        sums.grad_jvp(W, V, weights, dweights, np.empty(W.shape, **like)),
+    ]
+
+
+def assert_close(found, expected, rtol=1e-12):
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [16, 17, 31, 32, 33, 48, 64, 65, 96, 97, 128, 129, 333])
+def test_any_number_of_rows(n, dtype, blocked):
+    X, y, *rest = data(n, dtype)
+    whole = PlainSoftmax(csr_array(X), y, C)  # a sparse X is taken at once
+    assert len(whole._teams) == 1
+    sums = PlainSoftmax(X, y, C)
+    parts = [part for team in sums._teams for part in team]
+    assert n <= 32 or len(parts) > 1
+    assert sorted(i for part in parts for i in range(n)[part.rows]) == list(range(n))
+    tol = 1e-12 if dtype is np.float64 else 1e-4
+    assert_close(results(sums, *rest), results(whole, *rest), tol)
+    bound = sums.bound()
+    for _ in range(2):  # the second time in memory that is not new
+        assert_close(results(bound, *rest), results(whole, *rest), tol)
+
+
+def test_what_is_not_blocked(blocked, monkeypatch):
+    X, y, *_ = data(64)
+    assert len(PlainSoftmax(X, y, C)._teams[0][0].X) <= 32
+    for other in (np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2], X[:15]):
+        assert len(PlainSoftmax(other, y[: len(other)], C)._teams) == 1
+    monkeypatch.setattr(plain_softmax, "_LARGE", 64 * C * D + 1)
+    assert len(PlainSoftmax(X, y, C)._teams) == 1
+    monkeypatch.setattr(plain_softmax, "_LARGE", 64 * C * D)
+    assert PlainSoftmax(X, y, C)._teams[0][0].block == 16
+    monkeypatch.setattr(plain_softmax, "_BLOCK", 16 * C * D - 1)
+    assert PlainSoftmax(X, y, C)._teams[0][0].block == 0
+
+
+def test_blocks_are_views_and_pickles_hold_X_once(blocked):
+    X, y, *rest = data(200)
+    sums = PlainSoftmax(X, y, C)
+    assert all(np.shares_memory(part.X, X) for team in sums._teams for part in team)
+    assert len(pickle.dumps((sums, X))) < X.nbytes + y.nbytes + 2000
+    for other in (pickle.loads(pickle.dumps(sums)), copy.deepcopy(sums)):
+        assert_close(results(other, *rest), results(sums, *rest), 0)
+
+
+def test_from_many_threads_at_once(blocked):
+    X, y, *rest = data(200)
+    sums = PlainSoftmax(X, y, C)
+    expected = results(sums, *rest)
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: results(sums.bound(), *rest), range(50)):
+            assert_close(found, expected, 0)
+
+
+def test_numpy_keeps_its_buffer_and_what_it_warns_of(blocked):
+    X, y, W, V, weights, dweights = data(200)
+    size = np.getbufsize()
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = results(PlainSoftmax(X, y, C), W * np.inf, V, weights, dweights)
+    assert np.isnan(found[1]).all()
+    with np.errstate(invalid="raise"), pytest.raises(FloatingPointError, match="invalid value"):
+        PlainSoftmax(X, y, C).grad(W * np.inf, weights, np.empty_like(W))
+    assert np.getbufsize() == size
+    assert threads.in_parallel([np.getbufsize, np.getbufsize]) is None

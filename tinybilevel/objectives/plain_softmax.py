@@ -1,0 +1,249 @@
+"""The sums over examples of softmax regression, in plain NumPy: what defines right.
+
+Large data are taken in blocks of some hundred rows. BLAS does a product with so few numbers in
+place, on one thread, where it would first copy all of X for a larger one; so the blocks are shared
+among threads here, which do the elementwise work on theirs too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.backend import Array, like, on_device, take
+from tinybilevel.threads import in_parallel, threads
+from tinybilevel.workspace import FRESH, Workspace
+
+__all__ = ["PlainSoftmax"]
+
+#: Multiply-adds of a product with X from which threads repay being woken.
+_LARGE = 8_000_000
+#: Multiply-adds of a product that OpenBLAS does in place, with some room (its limit is 10⁶).
+_BLOCK = 800_000
+#: Rows that a block must have to be worth it.
+_SHORTEST = 16
+#: Blocks are taken in strips of so many at most: what is made of them stays in cache.
+_STRIP = 32
+#: Numbers that NumPy allocates to convert what it goes through, which is nothing here.
+_BUFFER = 512
+
+
+class PlainSoftmax:
+    """Σ_i over the rows of X of what ℓ_i(W) = log Σ_c exp(W x_i)_c − (W x_i)_{y_i} gives.
+
+    With the names of `SoftmaxRegression`; classes come before examples, so that a sum over classes
+    adds whole contiguous rows.
+
+    Parameters
+    ----------
+    X : array (n, d), or sparse
+        Examples, on the host or on a GPU.
+    y : array (n,) of int
+        Classes.
+    n_classes : int
+        C.
+    """
+
+    def __init__(self, X: Any, y: Array, n_classes: int) -> None:
+        self.X, self.y, self.n_classes = X, y, n_classes
+        self._teams = _teams(X, y, n_classes)
+        self._work = FRESH
+
+    def __reduce__(self) -> Any:
+        # The parts are views of X, which a pickle would copy.
+        return PlainSoftmax, (self.X, self.y, self.n_classes)
+
+    def bound(self) -> PlainSoftmax:
+        """Return the same sums with working memory of their own, for one thread's use."""
+        other = object.__new__(PlainSoftmax)
+        other.__dict__.update(self.__dict__, _work=Workspace())
+        other._teams = []
+        for team in self._teams:
+            spaces: dict[Any, Workspace] = {part.X.shape: Workspace() for part in team}
+            other._teams.append([replace(part, work=spaces[part.X.shape]) for part in team])
+        return other
+
+    def losses(self, W: Array, out: Array) -> Array:
+        """Write ℓ_i(W), (n,)."""
+
+        def losses(part: _Part) -> None:
+            S = part.scores("P", W)
+            S -= part.over_classes(S.max, S, "top")
+            own = part.own(S)
+            total = part.over_classes(np.exp(S, out=S).sum, S, "total")
+            np.subtract(np.log(total, out=total), own, out=out[part.rows])
+
+        self._each(losses)
+        return out
+
+    def grad(self, W: Array, weights: Array, out: Array) -> Array:
+        """Write Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
+
+        def grad(part: _Part, out: Array) -> None:
+            part.times_X(part.residual(part.softmax(W)), weights, out)
+
+        return self._sum(grad, out)
+
+    def grad_vjp(self, W: Array, V: Array, weights: Array, out: Array, mixed: Array) -> Array:
+        """Write Σ_i weights_i ∇²ℓ_i(W) V, (C, d), and ∇ℓ_i(W)·V to `mixed`, (n,)."""
+
+        def grad_vjp(part: _Part, out: Array) -> None:
+            dP, mean, own = part.change(part.softmax(W), V)
+            np.subtract(mean, own, out=mixed[part.rows])
+            part.times_X(dP, weights, out)
+
+        return self._sum(grad_vjp, out)
+
+    def grad_jvp(self, W: Array, dW: Array, weights: Array, dweights: Array, out: Array) -> Array:
+        """Write Σ_i (weights_i ∇²ℓ_i(W) dW + dweights_i ∇ℓ_i(W)), (C, d)."""
+
+        def grad_jvp(part: _Part, out: Array) -> None:
+            P = part.softmax(W)
+            dP, _, _ = part.change(P, dW)
+            dR = dP * part.of(weights) + part.residual(P) * part.of(dweights)
+            part.times_X(dR, None, out)
+
+        return self._sum(grad_jvp, out)
+
+    def _each(self, do: Callable[[_Part], None]) -> None:
+        """Do something with each part, on a thread for each team."""
+
+        def work(team: list[_Part]) -> None:
+            size = np.setbufsize(_BUFFER)
+            try:
+                for part in team:
+                    do(part)
+            finally:
+                np.setbufsize(size)
+
+        in_parallel([partial(work, team) for team in self._teams])
+
+    def _sum(self, write: Callable[[_Part, Array], None], out: Array) -> Array:
+        """Write the sum over parts of what `write` writes for each."""
+        count = sum(len(team) for team in self._teams)
+        if count == 1:
+            self._each(lambda part: write(part, out))
+            return out
+        sums = self._work("sums", (count, *out.shape), out)
+        self._each(lambda part: write(part, sums[part.number]))
+        return np.add.reduce(sums, axis=0, out=out)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of X, n of them, whose products with X are taken `block` rows at a time."""
+
+    number: int
+    X: Any
+    rows: slice
+    labels: Array  # where entry (y_i, i) of a (C, n) array lies in memory, (n,)
+    n_classes: int
+    block: int  # 0: all at once
+    work: Workspace = FRESH
+
+    def of(self, per_example: Array) -> Array:
+        """Return the entries of these rows, a view; one for all examples comes back as it is."""
+        return per_example if per_example.size == 1 else per_example[self.rows]
+
+    def scores(self, name: str, W: Array) -> Array:
+        """Return W Xᵀ, (C, n)."""
+        S = self._like_scores(name, W)
+        if hasattr(self.X, "tocsr"):
+            S[...] = W @ self.X.T  # SciPy's sparse products have no `out`
+        elif not self.block:
+            np.matmul(W, self.X.T, out=S)
+        else:
+            np.matmul(W, self._blocks().swapaxes(1, 2), out=self._by_block(S))
+        return S
+
+    def softmax(self, W: Array) -> Array:
+        """Return P."""
+        P = self.scores("P", W)
+        P -= self.over_classes(P.max, P, "top")
+        np.exp(P, out=P)
+        P /= self.over_classes(P.sum, P, "total")
+        return P
+
+    def change(self, P: Array, V: Array) -> tuple[Array, Array, Array]:
+        """Return dP = P ∘ (dS − mean), mean = Σ_c P ∘ dS, and dS at the labels; dS = V Xᵀ."""
+        dS = self.scores("dS", V)
+        own = self.own(dS)
+        dP = np.multiply(P, dS, out=self._like_scores("dP", P, dS))
+        mean = self.over_classes(dP.sum, dP, "mean")
+        dS -= mean
+        return np.multiply(P, dS, out=dP), mean, own
+
+    def own(self, S: Array) -> Array:
+        """Return the entries (y_i, i)."""
+        return take(S, self.labels, out=self.work("own", self.labels.shape, S))
+
+    def residual(self, P: Array) -> Array:
+        """Turn P into R = P − onehot(y)."""
+        own = self.own(P)
+        own -= 1
+        # Indices into P.ravel(), which NumPy writes without a copy.
+        np.put(P, self.labels, own)
+        return P
+
+    def over_classes(self, reduce: Any, S: Array, name: str) -> Array:
+        """Return S.max or S.sum over the classes of each example."""
+        return reduce(axis=0, out=self.work(name, self.labels.shape, S))
+
+    def times_X(self, R: Array, weights: Array | None, out: Array) -> None:
+        """Write (R ∘ weights) X, (C, d)."""
+        if weights is not None:
+            weights = self.of(weights)
+            R = np.multiply(R, weights, out=self._like_scores("weighted", R, weights))
+        if hasattr(self.X, "tocsr"):
+            out[...] = (self.X.T @ R.T).T
+        elif not self.block:
+            np.matmul(R, self.X, out=out)
+        else:
+            X = self._blocks()
+            products = self.work("products", (len(X), *out.shape), out)
+            np.add.reduce(np.matmul(self._by_block(R), X, out=products), axis=0, out=out)
+
+    def _like_scores(self, name: str, *operands: Array) -> Array:
+        entries = self.X.data if hasattr(self.X, "tocsr") else self.X
+        return self.work(name, (self.n_classes, self.labels.size), *operands, entries)
+
+    def _blocks(self) -> Array:
+        """View X as (blocks, block, d)."""
+        return self.X.reshape(-1, self.block, self.X.shape[1])
+
+    def _by_block(self, S: Array) -> Array:
+        """View a (C, n) array as (blocks, C, block)."""
+        return S.reshape(len(S), -1, self.block).swapaxes(0, 1)
+
+
+def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
+    """Return the parts of X that each thread takes."""
+    n, d = X.shape
+    most = _BLOCK // (n_classes * d)
+    plain = not hasattr(X, "tocsr") and not on_device(X) and X.flags.c_contiguous
+    if not plain or n * n_classes * d < _LARGE or not _SHORTEST <= most <= n:
+        return [[_part(0, X, y, n_classes, slice(0, n), 0)]]
+    block = -(-n // -(-n // most))  # of nearly equal blocks, what is left is short
+    count, helpers = n // block, threads()
+    strips = -(-count // (_STRIP * helpers)) * helpers
+    whole = count * block
+    cuts = [*range(0, whole, -(-count // strips) * block), whole]
+    parts = [
+        _part(k, X, y, n_classes, slice(start, stop), block)
+        for k, (start, stop) in enumerate(pairwise(cuts))
+    ]
+    if whole < n:
+        parts.append(_part(len(parts), X, y, n_classes, slice(whole, n), 0))
+    return [parts[k::helpers] for k in range(min(helpers, len(parts)))]
+
+
+def _part(number: int, X: Any, y: Array, n_classes: int, rows: slice, block: int) -> _Part:
+    whole = rows.stop - rows.start == len(y)
+    X, y = (X, y) if whole else (X[rows], y[rows])
+    labels = y * len(y) + like(y, np.arange(len(y)))
+    return _Part(number, X, rows, labels, n_classes, block)
