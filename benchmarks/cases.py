@@ -97,12 +97,12 @@ def _cast(case: Case, arrays: list[np.ndarray], data: dict[str, np.ndarray]) -> 
     )
 
 
-def problem(case: Case, backend: str) -> tb.BilevelProblem:
+def problem(case: Case, backend: str, remember: int = 0) -> tb.BilevelProblem:
     """Return the case as a user of tinybilevel writes it."""
     n = numbers(case)
     if case.kind == "hypercleaning":
         d = n.data
-        g = tb.SoftmaxRegression(d["X"], d["y"], 10, backend=backend)
+        g = tb.SoftmaxRegression(d["X"], d["y"], 10, backend=backend, remember=remember)
         lower = g + (1.0 / case.rows) * tb.L2Penalty(1e-3)
         upper: tb.Objective = tb.SoftmaxRegression(
             d["X_val"], d["y_val"], 10, weighted=False, backend=backend

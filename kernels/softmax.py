@@ -23,11 +23,12 @@ from tinybilevel.kernels.tiles import (
     count_up,
     dot_tile,
     lanes,
+    row_change,
     row_dot,
     row_exp,
+    row_keep,
     row_max,
     row_residual,
-    row_scale,
     sparse_gather,
     sparse_scatter,
 )
@@ -54,7 +55,7 @@ _add_vector, _add_one = add_tile(1, _CLASSES), add_tile(1, 1)
 _gather, _gather_group = sparse_gather(1), sparse_gather(_GROUP)
 _scatter, _scatter_group = sparse_scatter(1), sparse_scatter(_GROUP)
 
-_LOSSES, _GRAD, _GRAD_VJP = range(3)
+_LOSSES, _GRAD, _GRAD_VJP, _KEPT_VJP = range(4)
 
 
 class Softmax:
@@ -117,18 +118,36 @@ class Softmax:
         other._buffers = other._allocate()
         return other
 
+    def room(self) -> Array:
+        """Return memory for the softmax of all examples, which `grad` can keep for `grad_vjp`."""
+        return _aligned((self.shape[0] * self._sizes[2],), self.dtype)
+
     def losses(self, W: Array, out: Array) -> Array:
         """Write ℓ_i(W), (n,)."""
-        return self._run(_LOSSES, W, W, out, out)
+        return self._run(_LOSSES, W, W, out, out, None)
 
-    def grad(self, W: Array, weights: Array, out: Array) -> Array:
+    def grad(self, W: Array, weights: Array, out: Array, keep: Array | None = None) -> Array:
         """Write Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
-        out[...] = self._run(_GRAD, W, W, weights, weights)
+        out[...] = self._run(_GRAD, W, W, weights, weights, keep)
         return out
 
-    def grad_vjp(self, W: Array, V: Array, weights: Array, out: Array, mixed: Array) -> Array:
-        """Write Σ_i weights_i ∇²ℓ_i(W) V, (C, d), and ∇ℓ_i(W)·V to `mixed`, (n,)."""
-        out[...] = self._run(_GRAD_VJP, W, V, weights, mixed)
+    def grad_vjp(
+        self,
+        W: Array,
+        V: Array,
+        weights: Array,
+        out: Array,
+        mixed: Array,
+        kept: Array | None = None,
+    ) -> Array:
+        """Write Σ_i weights_i ∇²ℓ_i(W) V, (C, d), and ∇ℓ_i(W)·V to `mixed`, (n,).
+
+        With the softmax at W in `kept`, W itself is not looked at.
+        """
+        if kept is None:
+            out[...] = self._run(_GRAD_VJP, W, V, weights, mixed, None)
+        else:
+            out[...] = self._run(_KEPT_VJP, V, V, weights, mixed, kept)
         return out
 
     def _allocate(self) -> tuple[Array, ...]:
@@ -137,7 +156,15 @@ class Softmax:
         scratch = _aligned((self.threads, 2, block * stride), self.dtype)
         return factors, scratch, _aligned((self._chunks, self._width), self.dtype)
 
-    def _run(self, product: int, W: Array, V: Array, weights: Array, per_example: Array) -> Array:
+    def _run(
+        self,
+        product: int,
+        W: Array,
+        V: Array,
+        weights: Array,
+        per_example: Array,
+        kept: Array | None,
+    ) -> Array:
         """Run a product; return its sum over examples, (C, d), in working memory."""
         factors, scratch, sums = self._buffers or self._allocate()
         self._matrix(factors[0])[...] = W
@@ -146,7 +173,8 @@ class Softmax:
         # The next chunk to take, how many are done, and the next thread's scratch.
         counter = np.zeros(3, np.int64)
         args: tuple[Any, ...] = (counter, product, self._X, self.y, weights)
-        args += (factors[0], factors[1], scratch, sums, per_example, self._sizes)
+        kept = sums[0, :0] if kept is None else kept
+        args += (factors[0], factors[1], scratch, sums, per_example, kept, self._sizes)
         pool.share(self.threads - 1, _work, args)
         _work(*args)
         wait(counter, self._chunks)
@@ -276,7 +304,7 @@ def _add_up(X, b, first, rows, R, sizes, G):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _work(counter, product, X, y, weights, W, V, scratch, sums, per_example, sizes):  # type: ignore[no-untyped-def]
+def _work(counter, product, X, y, weights, W, V, scratch, sums, per_example, kept, sizes):  # type: ignore[no-untyped-def]
     """Take chunks until none is left."""
     classes, _, stride, _, blocks, block = sizes
     mine = scratch[count_up(counter, 2, 1)]
@@ -292,6 +320,16 @@ def _work(counter, product, X, y, weights, W, V, scratch, sums, per_example, siz
             rows = min(block, y.size - first)
             if rows <= 0:
                 break
+            if product == _KEPT_VJP:
+                _scores(X, b, first, rows, W, sizes, D)
+                for i in range(rows):
+                    row, place = i * stride, (first + i) * stride
+                    weight = weights[first + i] if weights.size > 1 else weights[0]
+                    mean = row_dot(kept, place, D, row, classes)
+                    per_example[first + i] = mean - D[row + y[first + i]]
+                    row_change(S, row, kept, place, D, row, classes, weight, mean)
+                _add_up(X, b, first, rows, S, sizes, G)
+                continue
             _scores(X, b, first, rows, W, sizes, S)
             if product == _GRAD_VJP:
                 _scores(X, b, first, rows, V, sizes, D)
@@ -305,11 +343,13 @@ def _work(counter, product, X, y, weights, W, V, scratch, sums, per_example, siz
                 weight = weights[first + i] if weights.size > 1 else weights[0]
                 factor = weight / total
                 if product == _GRAD:
+                    if kept.size:
+                        row_keep(S, row, kept, (first + i) * stride, classes, 1 / total)
                     row_residual(S, row, classes, factor, own, weight)
                 else:
                     mean = row_dot(S, row, D, row, classes) / total
                     per_example[first + i] = mean - D[row + own]
-                    row_scale(S, row, D, row, classes, factor, mean)
+                    row_change(S, row, S, row, D, row, classes, factor, mean)
             if product != _LOSSES:
                 _add_up(X, b, first, rows, S, sizes, G)
         count_up(counter, 1, 1)

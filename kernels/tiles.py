@@ -29,11 +29,12 @@ __all__ = [
     "count_up",
     "dot_tile",
     "lanes",
+    "row_change",
     "row_dot",
     "row_exp",
+    "row_keep",
     "row_max",
     "row_residual",
-    "row_scale",
     "sparse_gather",
     "sparse_scatter",
 ]
@@ -242,21 +243,37 @@ def row_residual(context, S, s, classes, factor, own, weight):  # type: ignore[n
 
 
 @intrinsic
-def row_scale(context, S, s, D, d, classes, factor, shift):  # type: ignore[no-untyped-def]
-    """S[s + c] *= factor (D[d + c] − shift), over whole vectors."""
+def row_change(context, S, s, P, p, D, d, classes, factor, shift):  # type: ignore[no-untyped-def]
+    """S[s + c] = factor P[p + c] (D[d + c] − shift), over whole vectors."""
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         emit = _Emitter(context, builder, signature)
-        S, s, D, d, classes, factor, shift = args
+        S, s, P, p, D, d, classes, factor, shift = args
         factor, shift = emit.splat(factor), emit.splat(shift)
         with emit.over(classes) as j:
-            place = emit.vector(0, S, emit.at(s, j))
-            change = builder.fsub(emit.load(2, D, emit.at(d, j)), shift)
-            scaled = builder.fmul(emit.load_from(place), builder.fmul(factor, change))
-            emit.store_to(scaled, place)
+            change = builder.fsub(emit.load(4, D, emit.at(d, j)), shift)
+            change = builder.fmul(emit.load(2, P, emit.at(p, j)), builder.fmul(factor, change))
+            emit.store_to(change, emit.vector(0, S, emit.at(s, j)))
         return context.get_dummy_value()
 
-    return types.void(S, types.intp, D, types.intp, types.intp, S.dtype, S.dtype), generate
+    arrays = S, types.intp, P, types.intp, D, types.intp
+    return types.void(*arrays, types.intp, S.dtype, S.dtype), generate
+
+
+@intrinsic
+def row_keep(context, S, s, P, p, classes, factor):  # type: ignore[no-untyped-def]
+    """P[p + c] = factor S[s + c], over whole vectors."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        S, s, P, p, classes, factor = args
+        factor = emit.splat(factor)
+        with emit.over(classes) as j:
+            scaled = builder.fmul(emit.load(0, S, emit.at(s, j)), factor)
+            emit.store_to(scaled, emit.vector(2, P, emit.at(p, j)))
+        return context.get_dummy_value()
+
+    return types.void(S, types.intp, P, *_INTS[:2], S.dtype), generate
 
 
 @intrinsic

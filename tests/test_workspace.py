@@ -22,12 +22,13 @@ def test_an_array_is_kept_while_shape_and_dtype_stay():
     assert FRESH("a", (3,), single) is not FRESH("a", (3,), single)
 
 
-def softmax(n=5000, d=500, T=4, dtype=np.float64, backend="numpy"):
+def softmax(n=5000, d=500, T=4, dtype=np.float64, backend="numpy", remember=0):
     if backend == "numba":
         pytest.importorskip("numba")
     rng = np.random.default_rng(0)
     X, y = rng.random((n, d)).astype(dtype), rng.integers(0, 10, n)
-    g = tb.SoftmaxRegression(X, y, 10, backend=backend) + 0.01 * tb.L2Penalty(1.0)
+    loss = tb.SoftmaxRegression(X, y, 10, backend=backend, remember=remember)
+    g = loss + 0.01 * tb.L2Penalty(1.0)
     f = tb.SoftmaxRegression(X[::2], y[::2], 10, weighted=False)
     descent = tb.GradientDescent(g, 0.01, np.zeros(10 * d, dtype=dtype))
     lam0 = rng.standard_normal(n).astype(dtype)
@@ -80,6 +81,8 @@ class Traced:
         softmax,
         partial(softmax, dtype=np.float32),
         partial(softmax, backend="numba"),
+        partial(softmax, remember=2),
+        partial(softmax, backend="numba", remember=2),
         quadratic,
         partial(learned, tb.GradientDescent),
         partial(plain, tb.HeavyBall),

@@ -44,6 +44,14 @@ def products(kernel, W, V, weights):
     }
 
 
+def from_kept(kernel, W, V, weights):
+    """Return the products by a softmax that the gradient has kept; W is not looked at again."""
+    kept, mixed = kernel.room(), np.full_like(W, np.nan, shape=kernel.shape[0])
+    kernel.grad(W, weights, np.empty_like(W), kept)
+    hessian = kernel.grad_vjp(W * np.nan, V, weights, np.full_like(W, np.nan), mixed, kept)
+    return {"hessian": hessian, "mixed": mixed}
+
+
 def plain(X, y, C, W, V, weights):
     g = tb.SoftmaxRegression(X, y, C, scale=1.0, backend="numpy")
     lam = np.broadcast_to(weights, y.shape).astype(W.dtype)
@@ -74,7 +82,10 @@ def check(n, d, C, dtype=np.float64, *, layout):
     X, y, weights, W, V = case(n, d, C, dtype, density=density)
     kernel = Softmax(X, y, C, sparse=sparse)
     found, expected = products(kernel, W, V, weights), plain(X, y, C, W, V, weights)
-    assert_equal(found, expected, TOL[dtype] * max(d, 10) ** 0.5)
+    tol = TOL[dtype] * max(d, 10) ** 0.5
+    assert_equal(found, expected, tol)
+    kept = from_kept(kernel, W, V, weights)
+    assert_equal(kept, {name: expected[name] for name in kept}, tol)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

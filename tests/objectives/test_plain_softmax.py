@@ -34,7 +34,7 @@ def data(n, dtype=np.float64):
 
 def results(sums, W, V, weights, dweights):
     n, like = len(sums.y), dict(dtype=W.dtype)
-    mixed = np.empty(n, **like)
+    mixed, again, kept = np.empty(n, **like), np.empty(n, **like), sums.room()
     return [
         sums.losses(W, np.empty(n, **like)),
         sums.grad(W, weights, np.empty(W.shape, **like)),
@@ -42,12 +42,17 @@ def results(sums, W, V, weights, dweights):
         sums.grad_vjp(W, V, weights, np.empty(W.shape, **like), mixed),
         mixed,
         sums.grad_jvp(W, V, weights, dweights, np.empty(W.shape, **like)),
+        sums.grad(W, weights, np.empty(W.shape, **like), kept),
+        sums.grad_vjp(W * np.nan, V, weights, np.empty(W.shape, **like), again, kept),
+        again,
     ]
 
 
 def assert_close(found, expected, rtol=1e-12):
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
+    for one, other in zip(found[3:5], found[7:], strict=True):  # with a softmax that was kept
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -68,6 +68,11 @@ class PlainSoftmax:
             other._teams.append([replace(part, work=spaces[part.X.shape]) for part in team])
         return other
 
+    def room(self) -> Array:
+        """Return memory for the softmax of all examples, which `grad` can keep for `grad_vjp`."""
+        entries = self.X.data if hasattr(self.X, "tocsr") else self.X
+        return np.empty_like(entries, shape=(self.n_classes, len(self.y)), order="C")
+
     def losses(self, W: Array, out: Array) -> Array:
         """Write ℓ_i(W), (n,)."""
 
@@ -81,19 +86,34 @@ class PlainSoftmax:
         self._each(losses)
         return out
 
-    def grad(self, W: Array, weights: Array, out: Array) -> Array:
+    def grad(self, W: Array, weights: Array, out: Array, keep: Array | None = None) -> Array:
         """Write Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
 
         def grad(part: _Part, out: Array) -> None:
-            part.times_X(part.residual(part.softmax(W)), weights, out)
+            P = part.softmax(W)
+            if keep is not None:
+                keep[:, part.rows] = P
+            part.times_X(part.residual(P), weights, out)
 
         return self._sum(grad, out)
 
-    def grad_vjp(self, W: Array, V: Array, weights: Array, out: Array, mixed: Array) -> Array:
-        """Write Σ_i weights_i ∇²ℓ_i(W) V, (C, d), and ∇ℓ_i(W)·V to `mixed`, (n,)."""
+    def grad_vjp(
+        self,
+        W: Array,
+        V: Array,
+        weights: Array,
+        out: Array,
+        mixed: Array,
+        kept: Array | None = None,
+    ) -> Array:
+        """Write Σ_i weights_i ∇²ℓ_i(W) V, (C, d), and ∇ℓ_i(W)·V to `mixed`, (n,).
+
+        With the softmax at W in `kept`, W itself is not looked at.
+        """
 
         def grad_vjp(part: _Part, out: Array) -> None:
-            dP, mean, own = part.change(part.softmax(W), V)
+            P = part.softmax(W) if kept is None else kept[:, part.rows]
+            dP, mean, own = part.change(P, V)
             np.subtract(mean, own, out=mixed[part.rows])
             part.times_X(dP, weights, out)
 

@@ -11,6 +11,7 @@ import numpy as np
 from tinybilevel.backend import Array, as_count, as_float, like, on_device, to_numpy
 from tinybilevel.objectives.base import Objective
 from tinybilevel.objectives.plain_softmax import PlainSoftmax
+from tinybilevel.objectives.remembered import Remembered
 
 __all__ = ["SoftmaxRegression"]
 
@@ -55,6 +56,10 @@ class SoftmaxRegression(Objective):
         compiled kernels, which need the extra ``fast``. "auto" takes those where they are
         installed and X is large. They compute in the dtype of X, and leave a mix of dtypes to the
         plain bodies; they skip the zeros of X, also those that an infinite w would turn to NaN.
+    remember : int
+        How many softmaxes of all examples to keep in a call, n·C numbers each: the backward pass
+        then takes up those of its newest so many steps, where it would compute them again. Not on
+        minibatches, nor on a GPU, which would have to wait.
 
     Raises
     ------
@@ -81,6 +86,7 @@ class SoftmaxRegression(Objective):
         weighted: bool = True,
         scale: float | None = None,
         backend: str = "auto",
+        remember: int = 0,
     ) -> None:
         self.X = _examples(X)
         n, self.n_features = self.X.shape
@@ -101,6 +107,8 @@ class SoftmaxRegression(Objective):
         self.n_lam = n if weighted else None
         self.dtype, self._entries = self.X.dtype, np.empty(0, self.X.dtype)
         self._rows: Array | None = None
+        self.remember = as_count("remember", remember)
+        self._remembered: Remembered | None = None
         self.backend = backend
         self._plain = PlainSoftmax(self.X, self.y, self.n_classes)
         self._kernel = _kernel(backend, self.X, self.y, self.n_classes)
@@ -120,7 +128,8 @@ class SoftmaxRegression(Objective):
             raise ValueError(f"index must be a nonempty vector of integers, got {index!r}")
         part = object.__new__(SoftmaxRegression)
         part.__dict__.update(self.__dict__, X=self.X[index], y=self.y[index])
-        part._plain, part._kernel = PlainSoftmax(part.X, part.y, self.n_classes), None
+        part._plain = PlainSoftmax(part.X, part.y, self.n_classes)
+        part._kernel = part._remembered = None
         part.scale = self.scale * len(self.y) / len(index)
         part._rows = index if self._rows is None else self._rows[index]
         return part
@@ -139,11 +148,21 @@ class SoftmaxRegression(Objective):
         other = self._with_workspace()
         other._plain = self._plain.bound()
         other._kernel = None if self._kernel is None else self._kernel.bound()
+        if self.remember and not on_device(self.X):
+            room, W = other._products().room, (self.size,)
+            slots = [(np.empty(W, self.dtype), room()) for _ in range(self.remember)]
+            other._remembered = Remembered(slots)
         return other
 
     def grad(self, w: Array, lam: Array) -> Array:
         W, weights = self._matrix(w), self._weight_array(w, lam)
-        return self._products(w, lam).grad(W, weights, self._out("grad", w, weights)).ravel()
+        products, remembered = self._products(w, lam), self._memory(w, lam)
+        out = self._out("grad", w, weights)
+        if remembered is None:
+            products.grad(W, weights, out)
+        else:
+            products.grad(W, weights, out, remembered.add(w))
+        return out.ravel()
 
     def grad_lam(self, w: Array, lam: Array) -> Array:
         return self._scatter(lam, self.losses(w)) if self.weighted else np.zeros_like(lam)
@@ -152,8 +171,13 @@ class SoftmaxRegression(Objective):
         """Return s Σ_i θ_i ∇²ℓ_i v and the vector of s ∇ℓ_i·v."""
         weights = self._weight_array(w, lam)
         out, along = self._out("hessian", w, v, weights), self._per_example("along", w, v)
-        products = self._products(w, lam, v)
-        products.grad_vjp(self._matrix(w), self._matrix(v), weights, out, along)
+        products, remembered = self._products(w, lam, v), self._memory(w, lam, v)
+        arrays = self._matrix(w), self._matrix(v), weights, out, along
+        kept = None if remembered is None else remembered.pop(w)
+        if kept is None:
+            products.grad_vjp(*arrays)
+        else:
+            products.grad_vjp(*arrays, kept)
         return out.ravel(), self._scatter(lam, along) if self.weighted else np.zeros_like(lam)
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
@@ -180,6 +204,11 @@ class SoftmaxRegression(Objective):
         """Return who computes: the kernel, or the plain bodies where it does not know the dtype."""
         compiled = self._kernel is not None and all(v.dtype == self.dtype for v in vectors)
         return self._kernel if compiled else self._plain
+
+    def _memory(self, *vectors: Array) -> Remembered | None:
+        """Return what this call remembers, which is of the dtype of X."""
+        usable = self._remembered is not None and all(v.dtype == self.dtype for v in vectors)
+        return self._remembered if usable else None
 
     def _out(self, name: str, *operands: Array) -> Array:
         return self._work(name, (self.n_classes, self.n_features), *operands, self._entries)
