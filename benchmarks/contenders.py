@@ -11,13 +11,15 @@ import tinybilevel as tb
 from benchmarks.cases import Case, numbers, problem
 
 Call = Callable[[], np.ndarray]
+#: Rows from which not everyone's copy of X fits into memory beside the others'.
+_MANY = 100_000
 
 
-def ours(backend: str) -> Callable[[Case], Call]:
+def ours(backend: str, remember: bool = False) -> Callable[[Case], Call]:
     """Return tinybilevel with one of its backends, by the public call."""
 
     def build(case: Case) -> Call:
-        at, method = problem(case, backend), tb.KRMD(K=case.K)
+        at, method = problem(case, backend, case.K if remember else 0), tb.KRMD(K=case.K)
         if case.many:
             return lambda: method.batch(at, numbers(case).lam)[1]
         return lambda: method(at, at.lam0).grad
@@ -135,6 +137,21 @@ def products(case: Case) -> Call:
     return call
 
 
+def multiply_adds(case: Case) -> Call:
+    """As many multiply-adds as the nonzeros of X ask for, in BLAS's best shape: another limit."""
+    X, side = numbers(case).data["X"], 512
+    A = np.ones((side, side), X.dtype)
+    each = np.count_nonzero(X) * 10
+    squares = round((2 * case.T + 3 * case.K) * each / side**3)
+
+    def call() -> np.ndarray:
+        for _ in range(squares):
+            A @ A
+        return A
+
+    return call
+
+
 OURS = {"tinybilevel, NumPy": ours("numpy"), "tinybilevel, Numba": ours("numba")}
 OPPONENTS = {
     "JAX jit": jax("scan"),
@@ -146,7 +163,12 @@ OPPONENTS = {
     "TorchOpt": torch("torchopt"),
     "jaxopt": jax("jaxopt"),
 }
-LIMITS = {"reading X": reading, "matrix products": products}
+REMEMBERING = {"tinybilevel, Numba, remember=K": ours("numba", remember=True)}
+LIMITS = {
+    "reading X": reading,
+    "multiply-adds": multiply_adds,
+    "matrix products": products,
+}
 ON_GPU = {"tinybilevel, CuPy": on_gpu(False), "tinybilevel, CUDA": on_gpu(True)}
 OPPONENTS_ON_GPU = {
     **{name: OPPONENTS[name] for name in ("JAX jit", "JAX, explicit adjoint", "torch")},
@@ -158,6 +180,7 @@ NEEDS = {
     "tinybilevel, CuPy": "cupy",
     "tinybilevel, CUDA": "cupy",
     "tinybilevel, Numba": "numba",
+    "tinybilevel, Numba, remember=K": "numba",
     "tinybilevel, kernel": "numba",
     "higher": "higher",
     "TorchOpt": "torchopt",
@@ -193,4 +216,8 @@ def contenders(case: Case) -> dict[str, Callable[[Case], Call]]:
         return available(OURS | {"tinybilevel, kernel": kernel} | OPPONENTS)
     if case.kind == "quadratic":
         return available({"tinybilevel, NumPy": OURS["tinybilevel, NumPy"]} | OPPONENTS)
-    return available(OURS | OPPONENTS) | LIMITS
+    if case.rows > _MANY:
+        few = {name: OPPONENTS[name] for name in ("JAX jit", "torch, explicit adjoint")}
+        limits = {name: LIMITS[name] for name in ("reading X", "multiply-adds")}
+        return available(OURS | few) | limits
+    return available(OURS | REMEMBERING | OPPONENTS) | LIMITS

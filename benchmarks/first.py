@@ -1,11 +1,17 @@
-"""Time to the first hypergradient: a fresh process that imports, builds, compiles and runs."""
+"""Time to the first hypergradient: a fresh process that imports, builds, compiles and runs.
+
+And what each has to be installed for it, with all that it needs.
+"""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -23,6 +29,37 @@ _PROGRAMS = {
     "torch": _THEIRS.format("torch", "autograd"),
     "import numpy": "import numpy",
 }
+_PACKAGES = {
+    "tinybilevel, NumPy": ("tinybilevel",),
+    "tinybilevel, Numba": ("tinybilevel", "numba"),
+    "JAX jit": ("jax",),
+    "torch": ("torch",),
+    "import numpy": ("numpy",),
+}
+
+
+def installed(*names: str) -> float:
+    """Return the size in MB of distributions and of all that they need."""
+    left, sizes = list(names), dict[str, int]()
+    while left:
+        name = re.sub(r"[-_.]+", "-", left.pop()).lower()
+        if name in sizes:
+            continue
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:  # for another system or version of Python
+            continue
+        # An editable installation lists none of its files.
+        paths = (
+            [p for root in ("tinybilevel", "kernels") for p in Path(root).rglob("*.py")]
+            if name == "tinybilevel"
+            else [Path(str(found.locate_file(f))) for f in found.files or ()]
+        )
+        sizes[name] = sum(p.stat().st_size for p in paths if p.is_file())
+        for needed in found.requires or ():
+            if "extra ==" not in needed:
+                left.append(re.split(r"[^\w.-]", needed, maxsplit=1)[0])
+    return sum(sizes.values()) / 1e6
 
 
 def first_hypergradients(rounds: int) -> dict[str, Any]:
@@ -36,5 +73,8 @@ def first_hypergradients(rounds: int) -> dict[str, Any]:
             subprocess.run([sys.executable, "-c", program], check=True)
             if turn:  # the first warms the file cache, and Numba's
                 samples[name].append(time.perf_counter() - start)
-    who = {name: {"seconds": median(taken)} for name, taken in samples.items()}
+    who = {
+        name: {"seconds": median(taken), "installed": installed(*_PACKAGES[name])}
+        for name, taken in samples.items()
+    }
     return {"case": "first hypergradient, toy, fresh process", "kind": "first", "who": who}
