@@ -63,7 +63,7 @@ def test_any_number_of_rows(n, dtype, blocked):
     assert len(whole._teams) == 1
     sums = PlainSoftmax(X, y, C)
     parts = [part for team in sums._teams for part in team]
-    assert n <= 32 or len(parts) > 1
+    assert any(part.block for part in parts) == (n > 16)
     assert sorted(i for part in parts for i in range(n)[part.rows]) == list(range(n))
     tol = 1e-12 if dtype is np.float64 else 1e-4
     assert_close(results(sums, *rest), results(whole, *rest), tol)
@@ -74,15 +74,32 @@ def test_any_number_of_rows(n, dtype, blocked):
 
 def test_what_is_not_blocked(blocked, monkeypatch):
     X, y, *_ = data(64)
-    assert len(PlainSoftmax(X, y, C)._teams[0][0].X) <= 32
-    for other in (np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2], X[:15]):
-        assert len(PlainSoftmax(other, y[: len(other)], C)._teams) == 1
-    monkeypatch.setattr(plain_softmax, "_LARGE", 64 * C * D + 1)
-    assert len(PlainSoftmax(X, y, C)._teams) == 1
-    monkeypatch.setattr(plain_softmax, "_LARGE", 64 * C * D)
+    helpers = plain_softmax.threads()
+    assert len(PlainSoftmax(X, y, C)._teams) == helpers
     assert PlainSoftmax(X, y, C)._teams[0][0].block == 16
-    monkeypatch.setattr(plain_softmax, "_BLOCK", 16 * C * D - 1)
-    assert PlainSoftmax(X, y, C)._teams[0][0].block == 0
+    for other in (np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2], X[:16]):
+        assert [part.block for part in PlainSoftmax(other, y[: len(other)], C)._teams[0]] == [0]
+    for least, teams in ((64 * C * D + 1, 1), (64 * C * D, helpers)):
+        monkeypatch.setattr(plain_softmax, "_LARGE", least)
+        assert len(PlainSoftmax(X, y, C)._teams) == teams
+    for most, block in ((16 * C * D - 1, 0), (64 * C * D, 0), (64 * C * D - 1, 32)):
+        monkeypatch.setattr(plain_softmax, "_BLOCK", most)
+        assert PlainSoftmax(X, y, C)._teams[0][0].block == block
+
+
+@pytest.mark.parametrize("blocked", [2], indirect=True)
+def test_the_shares_are_even_and_end_at_different_times(blocked):
+    teams = PlainSoftmax(*data(64 * 16)[:2], C)._teams
+    rows = [[part.labels.size for part in team] for team in teams]
+    assert sum(rows[0]) == sum(rows[1])
+    assert rows[0][0] < rows[1][0] == 2 * 16
+
+
+def test_real_sizes_go_in_blocks_that_BLAS_does_in_place():
+    for n, d, block in ((5000, 785, 100), (1000, 785, 100), (1000, 65, 0)):
+        sums = PlainSoftmax(np.zeros((n, d), np.float32), np.zeros(n, int), 10)
+        assert sums._teams[0][0].block == block
+        assert (len(sums._teams) > 1) == (n == 5000 and plain_softmax.threads() > 1)
 
 
 def test_blocks_are_views_and_pickles_hold_X_once(blocked):

@@ -1,8 +1,8 @@
 """The sums over examples of softmax regression, in plain NumPy: what defines right.
 
-Large data are taken in blocks of some hundred rows. BLAS does a product with so few numbers in
-place, on one thread, where it would first copy all of X for a larger one; so the blocks are shared
-among threads here, which do the elementwise work on theirs too.
+For products of a tall matrix with few columns BLAS spends most of its time on a copy of X. It does
+without for one of no more than a million multiply-adds, which it leaves to the calling thread. So
+large data are taken in blocks of some hundred rows here, and the blocks are shared among threads.
 """
 
 from __future__ import annotations
@@ -246,20 +246,25 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
     n, d = X.shape
     most = _BLOCK // (n_classes * d)
     plain = not hasattr(X, "tocsr") and not on_device(X) and X.flags.c_contiguous
-    if not plain or n * n_classes * d < _LARGE or not _SHORTEST <= most <= n:
+    if not plain or not _SHORTEST <= most < n:
         return [[_part(0, X, y, n_classes, slice(0, n), 0)]]
     block = -(-n // -(-n // most))  # of nearly equal blocks, what is left is short
-    count, helpers = n // block, threads()
-    strips = -(-count // (_STRIP * helpers)) * helpers
-    whole = count * block
-    cuts = [*range(0, whole, -(-count // strips) * block), whole]
-    parts = [
-        _part(k, X, y, n_classes, slice(start, stop), block)
-        for k, (start, stop) in enumerate(pairwise(cuts))
-    ]
-    if whole < n:
-        parts.append(_part(len(parts), X, y, n_classes, slice(whole, n), 0))
-    return [parts[k::helpers] for k in range(min(helpers, len(parts)))]
+    count, helpers = n // block, threads() if n * n_classes * d >= _LARGE else 1
+    teams, number = [], 0
+    for k in range(helpers):
+        start, stop = count * k // helpers, count * (k + 1) // helpers
+        cuts = [start]
+        while cuts[-1] < stop:
+            # The first ends at another time for each: not all want the interpreter at once.
+            step = min(_STRIP, -(-count // helpers))
+            step = step if len(cuts) > 1 else -(-step * (k + 1) // helpers)
+            cuts.append(min(cuts[-1] + step, stop))
+        rows = [slice(a * block, b * block) for a, b in pairwise(cuts)]
+        teams.append([_part(number + i, X, y, n_classes, r, block) for i, r in enumerate(rows)])
+        number += len(rows)
+    if count * block < n:
+        teams[0].append(_part(number, X, y, n_classes, slice(count * block, n), 0))
+    return [team for team in teams if team]
 
 
 def _part(number: int, X: Any, y: Array, n_classes: int, rows: slice, block: int) -> _Part:
