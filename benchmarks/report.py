@@ -79,6 +79,7 @@ def machine(argv: list[str] | None) -> dict[str, str]:
         "command": " ".join(["python -m benchmarks", *(sys.argv[1:] if argv is None else argv)]),
         "cpu": f"{cpu}, {os.cpu_count()} cores",
         "python": platform.python_version(),
+        "digits": "MNIST" if os.environ.get("TINYBILEVEL_DATA") else "drawn, no TINYBILEVEL_DATA",
     }
     for name in ("tinybilevel", "numpy", "numba", "jax", "torch", "higher", "torchopt", "jaxopt"):
         try:
