@@ -7,6 +7,7 @@ B = γ Cᵀ G. So no state is kept, and C is applied twice per hypergradient, no
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,11 +75,18 @@ class QuadraticLoop:
 
     def batch(self, lams: Array, K: int, values: Array, grads: Array) -> None:
         """Write f and h_{T−K} for each row of `lams`, in parallel."""
+        self.batch_over([self], lams, K, values, grads)
+
+    def batch_over(
+        self, loops: Sequence[QuadraticLoop], lams: Array, K: int, values: Array, grads: Array
+    ) -> None:
+        """Do so with a loop for each row, or one for all; their sizes are the same."""
+        numbers = np.stack([loop.numbers for loop in loops])
+        gammas = np.array([loop.step_size for loop in loops])
         chunks = -(-len(lams) // _CHUNK)
         counter = np.zeros(2, np.int64)
         helpers = min(threads(), chunks) - 1
-        data = self.numbers, self.step_size, self.sizes
-        args = (counter, chunks, *data, lams, K, values, grads)
+        args = (counter, chunks, numbers, gammas, self.sizes, lams, K, values, grads)
         pool.share(helpers, _many, args)
         _many(*args)
         wait(counter, chunks)
@@ -91,7 +99,7 @@ def _single(numbers, gamma, sizes, lam, K, w, grad, norms):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True)
-def _many(counter, chunks, numbers, gamma, sizes, lams, K, values, grads):  # type: ignore[no-untyped-def]
+def _many(counter, chunks, numbers, gammas, sizes, lams, K, values, grads):  # type: ignore[no-untyped-def]
     M = sizes[0]
     w, norms, work = np.empty(M), np.empty(0), np.empty((4, M))
     while True:
@@ -99,7 +107,8 @@ def _many(counter, chunks, numbers, gamma, sizes, lams, K, values, grads):  # ty
         if k >= chunks:
             return
         for i in range(k * _CHUNK, min((k + 1) * _CHUNK, len(lams))):
-            values[i] = _one(numbers, gamma, sizes, lams[i], K, w, grads[i], norms, work)
+            p = min(i, len(numbers) - 1)
+            values[i] = _one(numbers[p], gammas[p], sizes, lams[i], K, w, grads[i], norms, work)
         count_up(counter, 1, 1)
 
 

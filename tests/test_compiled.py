@@ -4,16 +4,18 @@ import pickle
 import sys
 from dataclasses import replace
 
+import cases
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 import tinybilevel as tb
 from tinybilevel.problems.counterexample import Coupled
 from tinybilevel.testing import relative_error
 
-pytest.importorskip("numba")
+numba = pytest.importorskip("numba")
 
 
 def quadratic(M, N, T, seed, *, diagonal=False, identity=False, offset=True, upper=0):
@@ -169,15 +171,24 @@ def test_what_cannot_be_compiled_is_named():
     ):
         with pytest.raises(TypeError, match="compile takes gradient descent with one fixed step"):
             tb.compile(tb.BilevelProblem(descent, toy.upper, T=100, lam0=toy.lam0))
-    ridge = tb.GradientDescent(g + tb.L2Penalty(1.0), 0.1, np.zeros(2))
-    with pytest.raises(TypeError, match="compile takes a Quadratic, or on a GPU"):
-        tb.compile(replace(toy, transition=ridge))
-    with pytest.raises(TypeError, match="without a hyper_map"):
-        tb.compile(replace(toy, hyper_map=tb.Exp()))
     f = tb.Objective.from_functions(value=lambda w, lam: w @ w, grad=lambda w, lam: 2 * w)
-    for upper in (f, tb.Quadratic([1.0, 2.0])):
-        with pytest.raises(TypeError, match="no compiled form of the upper level"):
-            tb.compile(replace(toy, upper=upper))
+    with pytest.raises(
+        TypeError, match=r"value must be compiled, as by numba\.njit, got <function"
+    ):
+        tb.compile(replace(toy, upper=f))
+    sparse = tb.SoftmaxRegression(csr_array(np.eye(2)), [0, 1])
+    for objective in (sparse, g + sparse, sparse.on(slice(0, 2)), g.on(slice(0, 4, 2))):
+        descent = tb.GradientDescent(objective, 0.1, np.zeros(4))
+        with pytest.raises(TypeError, match="compile knows no compiled form of the lower level"):
+            tb.compile(replace(toy, transition=descent))
+    with pytest.raises(TypeError, match="compile knows no compiled form of the upper level"):
+        tb.compile(replace(toy, upper=sparse))
+    only = tb.Objective.from_functions(
+        numba.njit(cases.cosine_value), numba.njit(cases.cosine_grad)
+    )
+    descent = tb.GradientDescent(only, 0.1, np.zeros(2))
+    with pytest.raises(TypeError, match="the lower level has no compiled grad_vjp"):
+        tb.compile(replace(toy, transition=descent))
 
 
 def test_numba_missing(monkeypatch):

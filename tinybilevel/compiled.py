@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, like, moved, on_device, to_numpy
+from tinybilevel.backend import Array, like, moved, on_device, promote, to_numpy
 from tinybilevel.dynamics import Cost
 from tinybilevel.maps import HyperMap, Identity
 from tinybilevel.method import Hypergradient
@@ -43,6 +44,12 @@ class Loop:
         """Return values and hypergradients at each row of `lams`, or None likewise."""
         return None
 
+    def batch_over(
+        self, problems: Sequence[BilevelProblem], lams: Array, K: int
+    ) -> tuple[Array, Array] | None:
+        """Return those of each problem at a row of its own, or None likewise."""
+        return None
+
 
 class QuadraticOnHost(Loop):
     """See `tinybilevel.kernels.loops`."""
@@ -67,6 +74,64 @@ class QuadraticOnHost(Loop):
         values, grads = np.empty(len(lams)), np.empty(lams.shape)
         self.kernel.batch(np.ascontiguousarray(lams), K, values, grads)
         return _if_finite(values, grads)
+
+    def batch_over(
+        self, problems: Sequence[BilevelProblem], lams: Array, K: int
+    ) -> tuple[Array, Array] | None:
+        kernels = [p.loop.kernel for p in problems if isinstance(p.loop, QuadraticOnHost)]
+        one_kind = len(kernels) == len(problems) and len({k.sizes for k in kernels}) == 1
+        if not one_kind or lams.dtype != np.float64 or lams.shape[1] != self.kernel.N:
+            return None
+        values, grads = np.empty(len(lams)), np.empty(lams.shape)
+        self.kernel.batch_over(kernels, np.ascontiguousarray(lams), K, values, grads)
+        return _if_finite(values, grads)
+
+
+class DenseOnHost(Loop):
+    """See `tinybilevel.kernels.dense_loops`."""
+
+    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+        kernel, lam = self.kernel, problem.check(lam)
+        theta = self._theta(lam)
+        if theta is None:
+            return None
+        w, h = np.empty(kernel.M, kernel.dtype), np.empty_like(theta)
+        norms = np.empty(K + 1, kernel.dtype)
+        value = float(kernel(theta, K, w, h, norms))
+        grad = self.hyper_map.vjp(lam, h)
+        if not np.isfinite(value + grad.sum() + w.sum()):
+            return None
+        cost = Cost(self.T, K, (max(K, 1) + 1) * w.nbytes)
+        return Hypergradient(value, grad, w, K, norms.astype(float), cost)
+
+    def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
+        direct = isinstance(self.hyper_map, Identity)
+        thetas = [self._theta(lam) for lam in (lams[:1] if direct else lams)]
+        if any(theta is None for theta in thetas):
+            return None
+        stacked: Array = np.ascontiguousarray(lams if direct else thetas)
+        values, grads = np.empty(len(lams), lams.dtype), np.empty_like(stacked)
+        self.kernel.batch(stacked, K, values, grads)
+        if not direct:
+            grads = np.stack(
+                [self.hyper_map.vjp(lam, h) for lam, h in zip(lams, grads, strict=True)]
+            )
+        return _if_finite(values.astype(float), grads)
+
+    def _theta(self, lam: Array) -> Array | None:
+        """Return θ where compiled code may have it: it looks at neither dtypes nor sizes."""
+        theta = self.hyper_map(lam)
+        if promote(lam, theta, self.transition.dtype, self.upper.dtype) != self.kernel.dtype:
+            return None
+        if theta.size not in self.kernel.fits:
+            # The plain bodies look at the sizes, and say what is wrong with them.
+            w = self.transition.initial(theta)
+            self.transition.vjp(0, w, theta, w)
+            self.upper.grad(w, theta)
+            self.upper.grad_lam(w, theta)
+            self.kernel.fits.add(theta.size)
+        # Numba would compile for one that is read-only, as `lam0` is, once more.
+        return np.require(theta, requirements=["C", "W"])
 
 
 class QuadraticOnDevice(Loop):
@@ -102,20 +167,25 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     """Return `problem` with its forward and backward pass as one compiled loop.
 
     `KRMD` and `RMD` that keep their states in a `Ring`, without `tol` or `tail`, then run it; all
-    else runs as before. There are two such loops:
+    else runs as before. There are three such loops:
 
-    - Small quadratics, where the interpreter takes most of the time: a call takes microseconds in
-      float64, and `Method.batch` takes many λ at once, on all cores or, where the problem lies on
-      a GPU, with a thread for each λ (then it is only the batch that is compiled).
+    - Small problems, where the interpreter takes most of the time: a call takes microseconds, and
+      `Method.batch` takes many λ at once, on all cores. They are made when first called, which
+      takes some seconds in each process.
+    - Quadratics among them, in float64: their products do not depend on w_t, so that no state is
+      kept. Numba keeps this loop on disk. On a GPU, a batch has a thread for each λ (there it is
+      only the batch that is compiled), and `Method.batch` takes many problems at once.
     - Weighted softmax regression on a GPU, as in `problems.hypercleaning`: three launches per
       step, recorded as a CUDA graph at the first call with each K.
 
     Parameters
     ----------
     problem : BilevelProblem
-        Gradient descent with one fixed step size, on the whole data, from a fixed w_0. Either on a
-        `Quadratic`, without a `hyper_map`, under an upper level of ``tinybilevel.problems`` or a
-        `Quadratic` f = ½ (w − d)ᵀ G (w − d) with a diagonal G and C = 0. Or, moved to a GPU, on a
+        Gradient descent with one fixed step size, on the whole data, from a fixed w_0. Both levels
+        are made of `Quadratic`, `L2Penalty`, small dense `SoftmaxRegression`, what is in
+        ``tinybilevel.problems``, and objectives from functions that Numba has compiled; of sums of
+        these, and of these on a block of λ. On a GPU, a `Quadratic` without a `hyper_map` under an
+        upper level of ``tinybilevel.problems`` or a `Quadratic` with a diagonal G and C = 0, or a
         weighted `SoftmaxRegression` with fixed `L2Penalty` terms under an unweighted one.
 
     Returns
@@ -153,7 +223,9 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
             "compile takes gradient descent with one fixed step size from a fixed w_0, got "
             f"{descent!r}"
         )
-    make = _quadratic if type(descent.objective) is Quadratic else _cleaning
+    g = descent.objective
+    special = type(g) is Quadratic and _special(problem, g)
+    make = _quadratic if special else _cleaning if on_device(start) else _dense
     try:
         loop, kernel = make(problem, descent, start)
     except ImportError as error:
@@ -162,20 +234,43 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     return replace(problem, loop=loop(kernel, descent, problem.upper, T, phi))
 
 
+def _special(problem: BilevelProblem, g: Quadratic) -> bool:
+    """Return whether the loop for quadratics knows the upper level too, and the dtype."""
+    known = moved(problem.upper, "numpy").loop_data(g.G.shape[0]) is not None
+    return (
+        known
+        and isinstance(problem.hyper_map, Identity)
+        and (on_device(g.G) or promote(g.dtype, problem.upper.dtype) == np.float64)
+    )
+
+
+def _dense(
+    problem: BilevelProblem, descent: GradientDescent, start: Array
+) -> tuple[type[Loop], Any]:
+    from tinybilevel.kernels.dense_loops import DenseLoop
+
+    forms = []
+    for level, objective in (("lower", descent.objective), ("upper", problem.upper)):
+        form, data = objective.form(), objective.loop_data(start.size)
+        if form is None and data is None:
+            raise TypeError(
+                f"compile knows no compiled form of the {level} level {objective!r}, or it is too "
+                "large to gain by one"
+            )
+        forms.append(("upper", *data) if form is None else form)  # type: ignore[misc]
+    lower, upper = forms
+    return DenseOnHost, DenseLoop(lower, upper, start, descent.step_size.values, problem.T)
+
+
 def _quadratic(
     problem: BilevelProblem, descent: GradientDescent, start: Array
 ) -> tuple[type[Loop], Any]:
-    if not isinstance(problem.hyper_map, Identity):
-        raise TypeError(f"compile takes a Quadratic without a hyper_map, got {problem.hyper_map!r}")
     g = moved(descent.objective, "numpy")
     M = g.G.shape[0]
-    upper = moved(problem.upper, "numpy").loop_data(M)
-    if upper is None:
-        raise TypeError(f"compile knows no compiled form of the upper level {problem.upper!r}")
+    name, data = moved(problem.upper, "numpy").loop_data(M)
     from tinybilevel.kernels import loops
 
     d = np.zeros(M) if g.d is None else g.d
-    name, data = upper
     gamma = descent.step_size.values
     kernel = loops.QuadraticLoop(
         g.G, g.C, d, to_numpy(start), gamma, problem.T, getattr(loops, name), data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,30 +94,66 @@ class Method:
         with np.errstate(over="ignore", invalid="ignore"):
             return self._evaluate(Dynamics(problem, problem.check(lam)))
 
-    def batch(self, problem: BilevelProblem, lams: Any) -> tuple[Array, Array]:
+    def batch(
+        self, problem: BilevelProblem | Sequence[BilevelProblem], lams: Any
+    ) -> tuple[Array, Array]:
         """Return the values (L,) and hypergradients (L, N) at each row of `lams` (L, N).
 
-        A problem from `tinybilevel.compile` takes them all at once, on all cores.
+        Compiled problems (`tinybilevel.compile`) are taken all at once, on all cores: one problem
+        at many λ, or many quadratics of equal sizes, each at its own.
+
+        Parameters
+        ----------
+        problem : BilevelProblem or sequence of L of them
+            One for all rows, or one for each, as in a Monte Carlo over problems.
+        lams : array_like (L, N)
+            Hyperparameters.
 
         Raises
         ------
         TypeError, ValueError
-            If `lams` is not a finite float32 or float64 matrix with rows of the right size.
+            If `lams` is not a finite float32 or float64 matrix with rows of the right size, or
+            there are not as many problems as rows.
         DivergenceError
             If a state, a value or a hypergradient is not finite.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> steps = [tb.compile(tb.problems.toy(step_size=s)) for s in (0.05, 0.1, 0.2)]
+        >>> values, grads = tb.KRMD(K=5).batch(steps, np.ones((3, 2)))
+        >>> grads[:, 0].round(3)
+        array([2.465, 4.543, 7.458])
         """
         lams = as_float("lams", lams, ndim=2)
-        if problem.namespace != "numpy":
-            lams = moved(lams, problem.namespace)
-        if len(lams):
-            problem.check(lams[0])
-            K = None if problem.loop is None else self._loop_depth(problem.T)
-            found = None if K is None else problem.loop.batch(lams, K)
+        first: BilevelProblem | None
+        if isinstance(problem, BilevelProblem):
+            first, problems = problem, [problem] * len(lams)
+        else:
+            problems = list(problem)
+            for k, each in enumerate(problems):
+                if not isinstance(each, BilevelProblem):
+                    raise TypeError(f"problem[{k}] must be a BilevelProblem, got {each!r}")
+            if len(problems) != len(lams):
+                raise ValueError(
+                    f"lams must have a row for each of {len(problems)} problems, got {len(lams)}"
+                )
+            first = problems[0] if problems else None
+        if first is not None and first.namespace != "numpy":
+            lams = moved(lams, first.namespace)
+        if first is None or not len(lams):
+            return np.zeros_like(lams, shape=0), np.zeros_like(lams)
+        for each in {id(p): p for p in problems}.values():
+            each.check(lams[0])
+        K = None if first.loop is None else self._loop_depth(first.T)
+        if K is not None:
+            one = isinstance(problem, BilevelProblem)
+            loop = first.loop
+            found = loop.batch(lams, K) if one else loop.batch_over(problems, lams, K)
             if found is not None:
                 return found
-        results = [self(problem, lam) for lam in lams]
-        if not results:
-            return np.zeros_like(lams, shape=0), np.zeros_like(lams)
+        results = [self(p, lam) for p, lam in zip(problems, lams, strict=True)]
         values = like(results[0].grad, np.array([r.value for r in results]))
         return values, np.stack([r.grad for r in results])
 

@@ -70,6 +70,15 @@ class Quadratic(Objective):
         d = np.zeros_like(self.G) if self.d is None else self.d
         return "SQUARES", np.concatenate([self.G, d, [0.0, 0.0]])
 
+    def form(self) -> tuple[Any, ...] | None:
+        C = np.empty((0, 0)) if self.C is None else self.C
+        return (
+            "quadratic",
+            np.atleast_2d(self.G),
+            C,
+            np.zeros(len(self.G)) if self.d is None else self.d,
+        )
+
     def bound(self) -> Quadratic:
         return self._with_workspace()
 

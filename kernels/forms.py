@@ -1,0 +1,382 @@
+"""Small objectives in compiled form, from which `dense_loops` makes its loops.
+
+A form is a tuple: a name, and what it is made of, as `Objective.form` gives it. `build` turns it
+into functions and data. Each function takes the data first and adds to what it is handed:
+
+==========================================================  ====================================
+``evaluate(data, w, lam, scale, grad_w, grad_lam, work)``   returns s g; adds s ∇_w g and s ∇_λ g
+``grad(data, w, lam, scale, out, work)``                    adds s ∇_w g
+``grad_vjp(data, w, lam, v, scale, hessian, mixed, work)``  adds s ∇²_ww g · v and s ∇²_λw g · v
+==========================================================  ====================================
+
+s stands for `scale`; `work` is memory for 2 M numbers. Data are arguments and never constants of
+the code, so that all problems of one form share it. All of it is put into the loop in place, by
+``inline``: a call would count the users of each array that it takes, again at every step.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numba.core.dispatcher import Dispatcher
+
+from tinybilevel.kernels import loops
+
+__all__ = ["Functions", "build"]
+
+
+class Functions(NamedTuple):
+    """What an objective can compute; see the top of this file."""
+
+    evaluate: Any
+    grad: Any
+    grad_vjp: Any
+
+
+def build(form: Any, dtype: Any) -> tuple[Functions, tuple[Any, ...]]:
+    """Return the functions of a form, and its data in `dtype`.
+
+    Raises
+    ------
+    TypeError
+        If a plain function is not compiled by Numba.
+    """
+    name, *parts = form
+    if name == "sum":
+        (c, first), *rest = parts
+        functions, data = build(first, dtype)
+        data = (dtype.type(c), data)
+        if not rest:
+            return _scaled(functions), data
+        others, more = build(("sum", *rest), dtype)
+        return _sum(_scaled(functions), others), (data, more)
+    if name == "block":
+        block, inner = parts
+        functions, data = build(inner, dtype)
+        return _on_block(functions), (int(block.start), int(block.stop), data)
+    if name == "upper":
+        kind, numbers = parts
+        return _OWN[name], (getattr(loops, kind), _as(numbers, dtype))
+    if name == "functions":
+        return _from_functions(*(_compiled(*pair) for pair in parts)), (0,)
+    return _OWN[name], tuple(_as(part, dtype) for part in parts)
+
+
+def _as(part: Any, dtype: Any) -> Any:
+    if isinstance(part, np.ndarray):
+        # Numba would compile for an array that is read-only once more.
+        kind = np.int64 if part.dtype.kind in "iu" else dtype
+        return np.require(part, kind, ["C", "W"])
+    return dtype.type(part) if isinstance(part, float) else part
+
+
+def _compiled(name: str, function: Any) -> Any:
+    if function is not None and not isinstance(function, Dispatcher):
+        raise TypeError(f"{name} must be compiled, as by numba.njit, got {function!r}")
+    return function
+
+
+@njit(nogil=True, inline="always")
+def _evaluate_quadratic(data, w, lam, scale, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
+    G, C, d = data
+    r = _residual(C, d, w, lam, work)
+    value = w.dtype.type(0)
+    for j in range(w.size):
+        curved = scale * _row(G, r, j)
+        value += curved * r[j] / 2
+        grad_w[j] += curved
+        _pull(C, j, -curved, grad_lam)
+    return value
+
+
+@njit(nogil=True, inline="always")
+def _grad_quadratic(data, w, lam, scale, out, work):  # type: ignore[no-untyped-def]
+    G, C, d = data
+    r = _residual(C, d, w, lam, work)
+    for j in range(w.size):
+        out[j] += scale * _row(G, r, j)
+
+
+@njit(nogil=True, inline="always")
+def _grad_vjp_quadratic(data, w, lam, v, scale, hessian, mixed, work):  # type: ignore[no-untyped-def]
+    G, C, _ = data
+    for j in range(w.size):
+        curved = scale * _row(G, v, j)
+        hessian[j] += curved
+        _pull(C, j, -curved, mixed)
+
+
+@njit(nogil=True, inline="always")
+def _residual(C, d, w, lam, r):  # type: ignore[no-untyped-def]
+    """r = w − C λ − d."""
+    for j in range(w.size):
+        r[j] = w[j] - d[j]
+        if C.shape[0]:
+            for i in range(lam.size):
+                r[j] -= C[j, i] * lam[i]
+        else:
+            r[j] -= lam[j]
+    return r
+
+
+@njit(nogil=True, inline="always")
+def _row(G, v, j):  # type: ignore[no-untyped-def]
+    """Entry j of G v; a G of one row is a diagonal."""
+    M = G.shape[1]
+    if G.shape[0] < M:
+        return G[0, j] * v[j]
+    total = v.dtype.type(0)
+    for k in range(M):
+        total += G[j, k] * v[k]
+    return total
+
+
+@njit(nogil=True, inline="always")
+def _pull(C, j, x, out):  # type: ignore[no-untyped-def]
+    """Add Cᵀ x, of which this is entry j of x."""
+    if C.shape[0]:
+        for i in range(out.size):
+            out[i] += C[j, i] * x
+    else:
+        out[j] += x
+
+
+@njit(nogil=True, inline="always")
+def _evaluate_l2(data, w, lam, scale, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
+    fixed, groups, learned = data
+    value = w.dtype.type(0)
+    for j in range(w.size):
+        k = groups[j] if groups.size else 0
+        rho = lam[k] if learned else fixed[k]
+        square = scale * w[j] * w[j]
+        value += rho * square
+        grad_w[j] += 2 * scale * rho * w[j]
+        if learned:
+            grad_lam[k] += square
+    return value
+
+
+@njit(nogil=True, inline="always")
+def _grad_l2(data, w, lam, scale, out, work):  # type: ignore[no-untyped-def]
+    fixed, groups, learned = data
+    for j in range(w.size):
+        k = groups[j] if groups.size else 0
+        out[j] += 2 * scale * (lam[k] if learned else fixed[k]) * w[j]
+
+
+@njit(nogil=True, inline="always")
+def _grad_vjp_l2(data, w, lam, v, scale, hessian, mixed, work):  # type: ignore[no-untyped-def]
+    fixed, groups, learned = data
+    for j in range(w.size):
+        k = groups[j] if groups.size else 0
+        hessian[j] += 2 * scale * (lam[k] if learned else fixed[k]) * v[j]
+        if learned:
+            mixed[k] += 2 * scale * w[j] * v[j]
+
+
+@njit(nogil=True, inline="always")
+def _scores(x, w, S):  # type: ignore[no-untyped-def]
+    """S = W x."""
+    for c in range(S.size):
+        total = w.dtype.type(0)
+        for j in range(x.size):
+            total += w[c * x.size + j] * x[j]
+        S[c] = total
+
+
+@njit(nogil=True, inline="always")
+def _softmax(S):  # type: ignore[no-untyped-def]
+    """Turn S into its softmax; return log Σ exp S."""
+    top = S.max()
+    total = S.dtype.type(0)
+    for c in range(S.size):
+        S[c] = math.exp(S[c] - top)
+        total += S[c]
+    for c in range(S.size):
+        S[c] /= total
+    return top + math.log(total)
+
+
+@njit(nogil=True, inline="always")
+def _add_outer(scale, r, x, out):  # type: ignore[no-untyped-def]
+    for c in range(r.size):
+        for j in range(x.size):
+            out[c * x.size + j] += scale * r[c] * x[j]
+
+
+@njit(nogil=True, inline="always")
+def _evaluate_softmax(data, w, lam, scale, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
+    X, y, s, weighted = data
+    S = work[: w.size // X.shape[1]]
+    value = w.dtype.type(0)
+    for i in range(y.size):
+        _scores(X[i], w, S)
+        own = S[y[i]]
+        loss = scale * s * (_softmax(S) - own)
+        theta = lam[i] if weighted else w.dtype.type(1)
+        value += theta * loss
+        if weighted:
+            grad_lam[i] += loss
+        S[y[i]] -= 1
+        _add_outer(scale * s * theta, S, X[i], grad_w)
+    return value
+
+
+@njit(nogil=True, inline="always")
+def _grad_softmax(data, w, lam, scale, out, work):  # type: ignore[no-untyped-def]
+    X, y, s, weighted = data
+    S = work[: w.size // X.shape[1]]
+    for i in range(y.size):
+        _scores(X[i], w, S)
+        _softmax(S)
+        S[y[i]] -= 1
+        theta = lam[i] if weighted else w.dtype.type(1)
+        _add_outer(scale * s * theta, S, X[i], out)
+
+
+@njit(nogil=True, inline="always")
+def _grad_vjp_softmax(data, w, lam, v, scale, hessian, mixed, work):  # type: ignore[no-untyped-def]
+    X, y, s, weighted = data
+    C = w.size // X.shape[1]
+    P, D = work[:C], work[C : 2 * C]
+    for i in range(y.size):
+        _scores(X[i], w, P)
+        _softmax(P)
+        _scores(X[i], v, D)
+        mean = w.dtype.type(0)
+        for c in range(C):
+            mean += P[c] * D[c]
+        if weighted:
+            mixed[i] += scale * s * (mean - D[y[i]])
+        theta = lam[i] if weighted else w.dtype.type(1)
+        for c in range(C):
+            P[c] *= D[c] - mean
+        _add_outer(scale * s * theta, P, X[i], hessian)
+
+
+_upper = loops._upper
+
+
+@njit(nogil=True, inline="always")
+def _evaluate_upper(data, w, lam, scale, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
+    """Take an upper level of `loops`."""
+    kind, numbers = data
+    direct_w, direct_lam = np.empty_like(w), np.empty_like(lam)
+    value = _upper(kind, numbers, w, lam, direct_w, direct_lam)
+    _add(scale, direct_w, grad_w)
+    _add(scale, direct_lam, grad_lam)
+    return scale * value
+
+
+@njit(nogil=True, inline="always")
+def _add(scale, x, out):  # type: ignore[no-untyped-def]
+    for j in range(out.size):
+        out[j] += scale * x[j]
+
+
+_OWN = {
+    "quadratic": Functions(_evaluate_quadratic, _grad_quadratic, _grad_vjp_quadratic),
+    "l2": Functions(_evaluate_l2, _grad_l2, _grad_vjp_l2),
+    "softmax": Functions(_evaluate_softmax, _grad_softmax, _grad_vjp_softmax),
+    "upper": Functions(_evaluate_upper, None, None),
+}
+
+
+@cache
+def _scaled(functions: Functions) -> Functions:
+    """Return c g; the data are (c, those of g)."""
+    evaluate, grad, grad_vjp = functions
+
+    @njit(nogil=True, inline="always")
+    def scaled_evaluate(data, w, lam, scale, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
+        return evaluate(data[1], w, lam, scale * data[0], grad_w, grad_lam, work)
+
+    @njit(nogil=True, inline="always")
+    def scaled_grad(data, w, lam, scale, out, work):  # type: ignore[no-untyped-def]
+        grad(data[1], w, lam, scale * data[0], out, work)
+
+    @njit(nogil=True, inline="always")
+    def scaled_grad_vjp(data, w, lam, v, scale, hessian, mixed, work):  # type: ignore[no-untyped-def]
+        grad_vjp(data[1], w, lam, v, scale * data[0], hessian, mixed, work)
+
+    return _where_known(functions, Functions(scaled_evaluate, scaled_grad, scaled_grad_vjp))
+
+
+@cache
+def _sum(first: Functions, second: Functions) -> Functions:
+    """Return g_1 + g_2; the data are those of either."""
+    (evaluate_1, grad_1, grad_vjp_1), (evaluate_2, grad_2, grad_vjp_2) = first, second
+
+    @njit(nogil=True, inline="always")
+    def evaluate(data, w, lam, scale, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
+        value = evaluate_1(data[0], w, lam, scale, grad_w, grad_lam, work)
+        return value + evaluate_2(data[1], w, lam, scale, grad_w, grad_lam, work)
+
+    @njit(nogil=True, inline="always")
+    def grad(data, w, lam, scale, out, work):  # type: ignore[no-untyped-def]
+        grad_1(data[0], w, lam, scale, out, work)
+        grad_2(data[1], w, lam, scale, out, work)
+
+    @njit(nogil=True, inline="always")
+    def grad_vjp(data, w, lam, v, scale, hessian, mixed, work):  # type: ignore[no-untyped-def]
+        grad_vjp_1(data[0], w, lam, v, scale, hessian, mixed, work)
+        grad_vjp_2(data[1], w, lam, v, scale, hessian, mixed, work)
+
+    both = Functions(*(a and b for a, b in zip(first, second, strict=True)))
+    return _where_known(both, Functions(evaluate, grad, grad_vjp))
+
+
+@cache
+def _on_block(functions: Functions) -> Functions:
+    """Return g of one block of λ; the data are (start, stop, those of g)."""
+    inner_evaluate, inner_grad, inner_grad_vjp = functions
+
+    @njit(nogil=True, inline="always")
+    def evaluate(data, w, lam, scale, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
+        a, b, inner = data
+        return inner_evaluate(inner, w, lam[a:b], scale, grad_w, grad_lam[a:b], work)
+
+    @njit(nogil=True, inline="always")
+    def grad(data, w, lam, scale, out, work):  # type: ignore[no-untyped-def]
+        a, b, inner = data
+        inner_grad(inner, w, lam[a:b], scale, out, work)
+
+    @njit(nogil=True, inline="always")
+    def grad_vjp(data, w, lam, v, scale, hessian, mixed, work):  # type: ignore[no-untyped-def]
+        a, b, inner = data
+        inner_grad_vjp(inner, w, lam[a:b], v, scale, hessian, mixed[a:b], work)
+
+    return _where_known(functions, Functions(evaluate, grad, grad_vjp))
+
+
+@cache
+def _from_functions(value: Any, slope: Any, products: Any, slope_lam: Any) -> Functions:
+    """Return a user's own; see `Objective.from_functions`."""
+
+    @njit(nogil=True, inline="always")
+    def evaluate(data, w, lam, scale, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
+        _add(scale, slope(w, lam), grad_w)
+        if slope_lam is not None:
+            _add(scale, slope_lam(w, lam), grad_lam)
+        return scale * value(w, lam)
+
+    @njit(nogil=True, inline="always")
+    def grad(data, w, lam, scale, out, work):  # type: ignore[no-untyped-def]
+        _add(scale, slope(w, lam), out)
+
+    @njit(nogil=True, inline="always")
+    def grad_vjp(data, w, lam, v, scale, hessian, mixed, work):  # type: ignore[no-untyped-def]
+        h, m = products(w, lam, v)
+        _add(scale, h, hessian)
+        _add(scale, m, mixed)
+
+    return Functions(evaluate, grad, grad_vjp if products is not None else None)
+
+
+def _where_known(of: Functions, made: Functions) -> Functions:
+    """Return what was made of functions that are there, and None for the others."""
+    return Functions(*(new if old is not None else None for old, new in zip(of, made, strict=True)))

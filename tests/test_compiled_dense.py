@@ -1,0 +1,248 @@
+"""Small dense objectives of every kind, compiled, give what the plain code gives."""
+
+import pickle
+from dataclasses import replace
+
+import cases
+import numpy as np
+import pytest
+
+import tinybilevel as tb
+from tinybilevel.problems.counterexample import Coupled
+from tinybilevel.testing import relative_error
+
+numba = pytest.importorskip("numba")
+
+M, N = 6, 5
+NJIT = {
+    name: numba.njit(getattr(cases, f"cosine_{name}"))
+    for name in ("value", "grad", "grad_vjp", "grad_lam")
+}
+
+
+@numba.njit
+def value_without_lam(w, lam):
+    return np.sin(w).sum()
+
+
+@numba.njit
+def grad_without_lam(w, lam):
+    return np.cos(w)
+
+
+def softmax(dtype, **options):
+    return tb.SoftmaxRegression(cases.normal(0, 5, 2, dtype=dtype), [0, 2, 1, 1, 0], 3, **options)
+
+
+def quadratic(dtype, diagonal=False, **options):
+    G = cases.normal(1, M, M, dtype=dtype)
+    return tb.Quadratic(G[0] ** 2 if diagonal else G @ G.T / M, **options)
+
+
+def lower(kind, dtype):
+    """Return an objective of a kind and how many entries of λ it sees; w has M entries."""
+    C, d = cases.normal(2, M, N, dtype=dtype), cases.normal(3, M, dtype=dtype)
+    return {
+        "dense": (quadratic(dtype, C=C, d=d), N),
+        "dense, identity": (quadratic(dtype), M),
+        "diagonal": (quadratic(dtype, diagonal=True, C=C), N),
+        "softmax": (softmax(dtype), N),
+        "softmax, unweighted": (softmax(dtype, weighted=False), M),
+        "ridge": (softmax(dtype, scale=0.7) + 0.3 * tb.L2Penalty(0.2), N),
+        "grouped": (
+            softmax(dtype) + tb.L2Penalty(np.array([0.1, 0.4], dtype), groups=[0, 1, 0, 1, 1, 1]),
+            N,
+        ),
+        "learned": (
+            0.5 * softmax(dtype).on(slice(2, 7)) + tb.L2Penalty(groups=[0, 1] * 3).on(slice(2)),
+            7,
+        ),
+        "three": (quadratic(dtype, C=C) + tb.L2Penalty(0.1) + 0.2 * quadratic(dtype, C=2 * C), N),
+        "functions": (tb.Objective.from_functions(**NJIT), M),
+        "functions and ridge": (2.0 * tb.Objective.from_functions(**NJIT) + tb.L2Penalty(0.3), M),
+    }[kind]
+
+
+def upper(kind, N, dtype):
+    return {
+        "coupled": Coupled(0.7, 0.3),
+        "softmax": softmax(dtype, weighted=False),
+        "functions": tb.Objective.from_functions(value_without_lam, grad_without_lam),
+        "with lam": 0.5 * tb.Quadratic(np.ones(M, dtype), np.ones((M, N), dtype))
+        + tb.L2Penalty(0.1),
+    }[kind]
+
+
+KINDS = (
+    "dense",
+    "dense, identity",
+    "diagonal",
+    "softmax",
+    "softmax, unweighted",
+    "ridge",
+    "grouped",
+    "learned",
+    "three",
+    "functions",
+    "functions and ridge",
+)
+
+
+def problem(kind="ridge", above="softmax", dtype=np.float64, T=9, **options):
+    g, n_lam = lower(kind, dtype)
+    descent = tb.GradientDescent(g, 0.2, cases.normal(4, M, dtype=dtype))
+    lam0 = np.abs(cases.normal(5, n_lam, dtype=dtype))
+    return tb.BilevelProblem(descent, upper(above, n_lam, dtype), T=T, lam0=lam0, **options)
+
+
+def assert_same(plain, fast, method, tol=1e-12):
+    a, b = method(fast), method(plain)
+    for name in ("grad", "w", "alpha_norms"):
+        assert getattr(a, name).dtype == getattr(b, name).dtype
+        assert relative_error(getattr(a, name), getattr(b, name)) < tol, name
+    assert a.value == pytest.approx(b.value, rel=tol, abs=tol)
+    assert (a.K, a.cost.transitions) == (b.K, b.cost.transitions)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_lower_level(kind):
+    plain = problem(kind)
+    fast = tb.compile(plain)
+    assert fast.loop is not None
+    for K in (0, 1, 4, 9):
+        assert_same(plain, fast, tb.KRMD(K=K))
+    assert_same(plain, fast, tb.RMD())
+    for T in (0, 1):
+        assert_same(replace(plain, T=T), tb.compile(replace(plain, T=T)), tb.RMD())
+
+
+@pytest.mark.parametrize("above", ["coupled", "functions", "with lam"])
+def test_every_upper_level(above):
+    plain = problem("dense", above)
+    assert_same(plain, tb.compile(plain), tb.KRMD(K=3))
+
+
+def test_float32():
+    plain = problem("dense", dtype=np.float32)
+    fast = tb.compile(plain)
+    assert_same(plain, fast, tb.KRMD(K=5), 1e-5)
+    lam = plain.lam0.astype(np.float64)
+    np.testing.assert_array_equal(tb.RMD()(fast, lam).grad, tb.RMD()(plain, lam).grad)
+
+
+@pytest.mark.parametrize("phi", [tb.Sigmoid(), tb.Exp(), tb.Affine(np.eye(N)[::-1].copy())])
+def test_maps_are_pulled_back(phi):
+    plain = problem(hyper_map=phi)
+    fast = tb.compile(plain)
+    assert_same(plain, fast, tb.KRMD(K=5))
+    lams = cases.normal(6, 3, N)
+    for a, b in zip(tb.KRMD(K=5).batch(fast, lams), tb.KRMD(K=5).batch(plain, lams), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 15, 16, 17, 100])
+def test_a_batch_is_one_after_the_other(rows):
+    plain, lams = problem(), np.random.default_rng(0).random((rows, N))
+    fast = tb.compile(plain)
+    values, grads = tb.KRMD(K=4).batch(fast, lams)
+    assert values.shape == (rows,)
+    assert grads.shape == (rows, N)
+    for k in range(0, rows, 7):
+        r = tb.KRMD(K=4)(plain, lams[k])
+        assert values[k] == pytest.approx(r.value, rel=1e-13)
+        assert relative_error(grads[k], r.grad) < 1e-13
+    again = tb.KRMD(K=4).batch(fast, np.repeat(lams, 2, axis=1)[:, ::2])
+    np.testing.assert_array_equal(again[1], grads)
+
+
+def test_problems_of_one_form_share_a_loop_and_not_their_data():
+    one, other = problem(), problem()
+    object.__setattr__(
+        other,
+        "transition",
+        tb.GradientDescent(
+            softmax(np.float64, scale=0.1) + 0.9 * tb.L2Penalty(0.2), 0.2, np.zeros(M)
+        ),
+    )
+    fast = [tb.compile(p) for p in (one, other)]
+    assert fast[0].loop.kernel._single is fast[1].loop.kernel._single
+    for plain, compiled in zip((one, other), fast, strict=True):
+        assert_same(plain, compiled, tb.KRMD(K=5))
+    copy = pickle.loads(pickle.dumps(fast[0]))
+    np.testing.assert_array_equal(tb.RMD()(copy).grad, tb.RMD()(fast[0]).grad)
+
+
+def test_sizes_are_looked_at_before_compiled_code_runs():
+    fast = tb.compile(replace(problem(), lam0=None))
+    with pytest.raises(ValueError, match="lam must hold 5 example weights, got shape"):
+        tb.RMD()(fast, np.ones(4))
+    with pytest.raises(ValueError, match="lam must hold 5 example weights, got shape"):
+        tb.RMD().batch(fast, np.ones((3, 4)))
+    wrong = problem("ridge")
+    start = tb.GradientDescent(wrong.transition.objective, 0.2, np.zeros(M + 1))
+    with pytest.raises(ValueError, match="w must have shape"):
+        tb.RMD()(tb.compile(replace(wrong, transition=start)))
+
+
+def test_a_run_that_diverges_is_explained():
+    plain = problem("dense, identity", T=5000)
+    steep = tb.GradientDescent(plain.transition.objective, 100.0, np.ones(M))
+    fast = tb.compile(replace(plain, transition=steep))
+    for call in (tb.KRMD(K=1), lambda p: tb.KRMD(K=1).batch(p, p.lam0[None])):
+        with pytest.raises(tb.DivergenceError, match="step size"):
+            call(fast)
+
+
+def test_large_data_are_left_to_their_kernels():
+    g = tb.SoftmaxRegression(np.ones((2000, 1000), np.float32), np.zeros(2000, int), 10)
+    descent = tb.GradientDescent(g, 0.1, np.zeros(10_000, np.float32))
+    with pytest.raises(TypeError, match="too large to gain"):
+        tb.compile(tb.BilevelProblem(descent, g, T=2))
+
+
+def quadratics(count, T=7):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        g = tb.Quadratic(rng.random(3), rng.standard_normal((3, 2)), rng.standard_normal(3))
+        descent = tb.GradientDescent(g, rng.random(), rng.standard_normal(3))
+        yield tb.BilevelProblem(descent, Coupled(rng.random(), 1.0), T=T)
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 200])
+def test_a_monte_carlo_over_problems(count, monkeypatch):
+    plain, lams = list(quadratics(count)), np.random.default_rng(1).standard_normal((count, 2))
+    fast, method = [tb.compile(p) for p in plain], tb.KRMD(K=5)
+    values, grads = method.batch(plain, lams)
+    calls = []
+    monkeypatch.setattr(type(method), "_evaluate", lambda *_: calls.append(1))
+    for found, expected in zip(method.batch(fast, lams), (values, grads), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-13)
+    assert not calls
+
+
+def test_problems_of_several_kinds_are_taken_one_by_one():
+    a, b = list(quadratics(2))
+    mixed = [
+        tb.compile(a),
+        b,
+        tb.compile(replace(a, T=3)),
+        tb.compile(replace(b, hyper_map=tb.Exp())),
+    ]
+    lams = cases.normal(0, 4, 2)
+    values, grads = tb.RMD().batch(mixed, lams)
+    for k, p in enumerate(mixed):
+        assert values[k] == tb.RMD()(p, lams[k]).value
+        np.testing.assert_array_equal(grads[k], tb.RMD()(p, lams[k]).grad)
+
+
+def test_what_a_batch_refuses():
+    problems = list(quadratics(2))
+    with pytest.raises(ValueError, match="lams must have a row for each of 2 problems, got 3"):
+        tb.RMD().batch(problems, np.ones((3, 2)))
+    with pytest.raises(TypeError, match=r"problem\[1\] must be a BilevelProblem, got 'toy'"):
+        tb.RMD().batch([problems[0], "toy"], np.ones((2, 2)))
+    with pytest.raises(ValueError, match="lam must have shape"):
+        tb.RMD().batch([tb.compile(p) for p in problems], np.ones((2, 3)))
+    values, grads = tb.RMD().batch([], np.ones((0, 2)))
+    assert values.shape == (0,)
+    assert grads.shape == (0, 2)
