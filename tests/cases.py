@@ -86,7 +86,6 @@ def compiled_softmax(dtype):
     return {
         "softmax-numba": (softmax(**plain), 6, 5),
         "softmax-numba-unweighted": (softmax(weighted=False, **plain), 6, 2),
-        "softmax-numba-sparse": (sparse_softmax(dtype, backend="numba"), 6, 5),
         "sum-numba": (softmax(**plain) + 0.1 * tb.L2Penalty(1.0), 6, 5),
     }
 
@@ -95,10 +94,13 @@ def sparse(dtype):
     if find_spec("scipy") is None:  # a machine with a GPU may have little else
         return {}
     loss = sparse_softmax(dtype)
-    return {
+    subjects = {
         "softmax-sparse": (loss, 6, 5),
         "softmax-sparse-batch": (loss.restrict([3, 0, 3]), 6, 5),
     }
+    if find_spec("numba") is not None:
+        subjects["softmax-numba-sparse"] = (sparse_softmax(dtype, backend="numba"), 6, 5)
+    return subjects
 
 
 def softmax(n=5, d=2, C=3, *, dtype=np.float64, **options):

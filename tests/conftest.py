@@ -3,16 +3,18 @@
 import importlib.util
 import os
 import sys
+from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
 
 def pytest_configure(config):
-    if config.option.markexpr == "gpu":
-        make_importable()
-    else:
+    if config.option.markexpr != "gpu":
         os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+    make_importable()
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -21,10 +23,28 @@ def pytest_ignore_collect(collection_path, config):
     return True if config.option.markexpr == "gpu" and other else None
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and (reason := no_device()):
+        pytest.skip(reason)
+
+
+@cache
+def no_device():
+    """Return why nothing can run on a GPU here; None where it can."""
+    try:
+        import cupy
+
+        cupy.cuda.runtime.getDeviceCount()  # raises where there is none
+    except Exception as error:
+        return f"no CUDA device: {error}"
+
+
 def make_importable():
     """Let a checkout be tested that is not installed, as setup.cfg would lay it out."""
     if importlib.util.find_spec("tinybilevel") is None:
         sys.path.insert(0, str(ROOT))
-        import tinybilevel
+    import tinybilevel
 
+    # `python -m pytest` finds the package in the working directory, but not its kernels.
+    if importlib.util.find_spec("tinybilevel.kernels") is None:
         tinybilevel.__path__.append(str(ROOT))

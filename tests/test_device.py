@@ -31,7 +31,8 @@ OBJECTIVES = [
 def device(request, monkeypatch):
     """Return where the arrays are put: a class of arrays, and the ways there and back."""
     if request.param == "gpu":
-        cupy = pytest.importorskip("cupy")
+        import cupy
+
         return SimpleNamespace(array=cupy.ndarray, put=cupy.asarray, get=cupy.asnumpy)
     install(monkeypatch)
     return SimpleNamespace(array=DeviceArray, put=to_device, get=lambda x: x._data)

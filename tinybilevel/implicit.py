@@ -105,8 +105,6 @@ class ImplicitCG(Series):
             raise ValueError("give K, tol > 0 or both: CG would have nothing to stop at")
 
     def add(self, dynamics: Dynamics, t: int, w: Array, alpha: Array, h: Array) -> SeriesSum:
-        from scipy.sparse.linalg import LinearOperator, cg
-
         # Not the one bound to the call: CG keeps what a product returns.
         g, theta = dynamics.problem.transition.objective, dynamics.theta
         if g is None or not dynamics.transition.stationary_at_minimum:
@@ -116,6 +114,8 @@ class ImplicitCG(Series):
             )
         if on_device(w):
             raise TypeError('ImplicitCG runs SciPy, on the host: take problem.to("numpy")')
+        from scipy.sparse.linalg import LinearOperator, cg
+
         dynamics.check(w, alpha)
         # A velocity's share of α drops out of the series: derived in docs/guides/truncation.md.
         w, b = dynamics.transition.readout(w), dynamics.transition.readout(alpha)

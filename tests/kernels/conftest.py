@@ -10,7 +10,8 @@ from device import DeviceArray, install, to_device
 def place(request, monkeypatch):
     """Return how arrays are put where the kernels run, how they are read, and their class."""
     if request.param == "gpu":
-        cupy = pytest.importorskip("cupy")
+        import cupy
+
         return SimpleNamespace(put=cupy.asarray, get=cupy.asnumpy, array=cupy.ndarray)
     from numba import cuda
 
