@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from numba import cuda, from_dtype
-from numba.core.errors import NumbaPerformanceWarning
 
 __all__ = ["Loop", "Replay", "Softmax"]
 
@@ -446,7 +445,8 @@ def launch(kernel: Any, grid: tuple[int, ...], threads: int, *args: Any) -> None
 @cache
 def _configured(kernel: Any, grid: tuple[int, ...], threads: int, stream: int) -> Any:
     with warnings.catch_warnings():  # small problems make small grids
-        warnings.simplefilter("ignore", NumbaPerformanceWarning)
+        # By its text: Numba and numba-cuda have a class of that warning each.
+        warnings.filterwarnings("ignore", "Grid size .* under-utilization")
         return kernel[grid, threads, cuda.external_stream(stream) if stream else 0]
 
 

@@ -1,6 +1,7 @@
 """The CUDA kernels equal the plain bodies: in Numba's simulator, and with -m gpu on a device."""
 
 import copy
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -192,6 +193,19 @@ def test_a_copy_records_anew(place):
     assert other is not kernel
     for found, known in zip(other(theta, 1), expected, strict=True):
         np.testing.assert_array_equal(place.get(found), known)
+
+
+def test_a_small_grid_is_no_news():
+    class Kernel:
+        def __getitem__(self, sizes):
+            # Numba says it with its own class of warning, numba-cuda with another.
+            warnings.warn(
+                "Grid size 1 will likely result in GPU under-utilization due to low occupancy.",
+                stacklevel=2,
+            )
+            return sizes
+
+    assert module._configured(Kernel(), (1,), 128, 0) == ((1,), 128, 0)
 
 
 def test_what_cannot_be_compiled_is_named(place):
