@@ -14,9 +14,9 @@ import numpy as np
 FUNCTIONS = {
     np.argmax: {"a", "axis", "dtype", "out", "keepdims"},
     np.array_equal: {"a1", "a2"},
-    np.bincount: {"x", "weights", "minlength"},
     np.clip: {"a", "a_min", "a_max", "out"},
     np.concatenate: {"tup", "axis", "out", "dtype", "casting"},
+    np.cumsum: {"a", "axis", "dtype", "out"},
     np.empty_like: {"prototype", "dtype", "order", "subok", "shape"},
     np.full_like: {"a", "fill_value", "dtype", "order", "subok", "shape"},
     np.linalg.norm: {"x", "ord", "axis", "keepdims"},

@@ -93,16 +93,16 @@ def cleaning(T=6, dtype=np.float64):
     return tb.problems.hypercleaning(X[:8], y[:8], X[8:], y[8:], n_classes=3, T=T)
 
 
-def general():
-    """Return a problem with every kind of part: momentum, batches, a learned step, blocks."""
+def general(T=7):
+    """Return a problem with every kind of part: momentum, batches, a learned step, groups."""
     loss = tb.SoftmaxRegression(normal(1, 5, 2), [0, 1, 2, 0, 1], 3)
-    layout = tb.Layout(weights=5, step=1, l2=1)
-    lower = loss.on(layout["weights"]) + tb.L2Penalty().on(layout["l2"])
-    batches = tb.minibatches(5, 2, T=7, seed=0)
+    layout = tb.Layout(weights=5, step=1, l2=2)
+    lower = loss.on(layout["weights"]) + tb.L2Penalty(groups=[0, 1] * 3).on(layout["l2"])
+    batches = tb.minibatches(5, 2, T=T, seed=0)
     descent = tb.HeavyBall(lower, layout["step"], initial=normal(2, 6), batches=batches)
     phi = tb.Blocks(layout, weights=tb.Sigmoid(), step=tb.Exp(), l2=tb.Softplus())
     upper = tb.SoftmaxRegression(normal(3, 4, 2), [0, 1, 2, 1], 3, weighted=False)
-    return tb.BilevelProblem(descent, upper, T=7, hyper_map=phi, lam0=normal(4, 7))
+    return tb.BilevelProblem(descent, upper, T=T, hyper_map=phi, lam0=normal(4, 8))
 
 
 PROBLEMS = {"toy": tb.problems.toy, "cleaning": cleaning, "general": general}
@@ -134,10 +134,11 @@ def test_methods(name, method, device):
 
 
 @pytest.mark.parametrize("method", [tb.RMD(), tb.KRMD(K=3, storage=tb.Checkpoint())], ids=repr)
-def test_the_host_does_not_wait_within_the_loops(method, stand_in):
+@pytest.mark.parametrize("make", [cleaning, general])
+def test_the_host_does_not_wait_within_the_loops(make, method, stand_in):
     waits = set()
     for T in (4, 40):
-        problem = cleaning(T).to("cupy")
+        problem = make(T).to("cupy")
         lam, before = problem.lam0, (counts.waits, counts.copies)
         method(problem, lam)
         waits.add((counts.waits - before[0], counts.copies - before[1]))
