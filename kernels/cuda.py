@@ -387,6 +387,7 @@ class Replay:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self._lock = threading.Lock()
+        self._done: Any = None  # the event that ends the last run, perhaps on another stream
         self._recorded: dict[int, tuple[dict[str, Array], Callable[[], None]]] = {}
 
     def __call__(self, theta: Array, K: int) -> tuple[Array, Array, Array]:
@@ -395,12 +396,17 @@ class Replay:
             if K not in self._recorded:
                 memory = self.loop.allocate(K)
                 run = partial(self.loop.run, K, **memory)
-                self._recorded[K] = memory, record(run) if _on_device(theta) else run
+                self._recorded[K] = memory, record(run)
             memory, replay = self._recorded[K]
+            stream = _current_stream()
+            if self._done is not None:
+                stream.wait_event(self._done)
             memory["theta"][...] = theta
             memory["ring"][(-self.loop.T - 1) % len(memory["ring"])][...] = self.loop.start
             replay()
-            return memory["ring"][-1].copy(), memory["h"].copy(), memory["squares"].sum(axis=1)
+            found = memory["ring"][-1].copy(), memory["h"].copy(), memory["squares"].sum(axis=1)
+            self._done = stream.record()
+            return found
 
     def __reduce__(self) -> Any:
         return Replay, (self.loop,)
@@ -433,9 +439,7 @@ def launch(kernel: Any, grid: tuple[int, ...], threads: int, *args: Any) -> None
     if not any(_on_device(a) for a in args):
         kernel[grid, threads](*args)
         return
-    import cupy
-
-    stream = cupy.cuda.get_current_stream().ptr
+    stream = _current_stream().ptr
     # CuPy's arrays of this very stream need no waiting for.
     _configured(kernel, grid, threads, stream)(
         *(cuda.as_cuda_array(a, sync=False) if _on_device(a) else a for a in args)
@@ -448,6 +452,12 @@ def _configured(kernel: Any, grid: tuple[int, ...], threads: int, stream: int) -
         # By its text: Numba and numba-cuda have a class of that warning each.
         warnings.filterwarnings("ignore", "Grid size .* under-utilization")
         return kernel[grid, threads, cuda.external_stream(stream) if stream else 0]
+
+
+def _current_stream() -> Any:
+    import cupy
+
+    return cupy.cuda.get_current_stream()
 
 
 def _on_device(x: Any) -> bool:

@@ -139,6 +139,24 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return wrap(result) if isinstance(result, np.ndarray | np.generic) else result
 
 
+class Stream:
+    """Stand for `cupy.cuda.Stream`: keeps what it has been told to wait for."""
+
+    ptr = 0
+
+    def __init__(self):
+        self.waited_for = []
+
+    def wait_event(self, event):
+        self.waited_for.append(event)
+
+    def record(self):
+        return object()
+
+
+Stream.current = Stream()
+
+
 def wrap(result, out=None):
     return out if out is not None else DeviceArray(np.asarray(result))
 
@@ -164,6 +182,6 @@ def to_device(x):
 
 def install(monkeypatch):
     """Have ``import cupy`` find these arrays."""
-    cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=0))
+    cuda = SimpleNamespace(get_current_stream=lambda: Stream.current)
     fake = SimpleNamespace(asarray=to_device, ndarray=DeviceArray, cuda=cuda)
     monkeypatch.setitem(sys.modules, "cupy", fake)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from device import Stream
 
 import tinybilevel as tb
 
@@ -193,6 +194,18 @@ def test_a_copy_records_anew(place):
     assert other is not kernel
     for found, known in zip(other(theta, 1), expected, strict=True):
         np.testing.assert_array_equal(place.get(found), known)
+
+
+@pytest.mark.parametrize("place", ["simulator"], indirect=True)
+def test_a_run_waits_for_the_last_on_another_stream(place, monkeypatch):
+    """The runs share their memory, and streams run beside each other."""
+    kernel = tb.compile(cleaning(1).to("cupy")).loop.kernel
+    theta = place.put(np.full(9, 0.5))
+    kernel(theta, 1)
+    done, other = kernel._done, Stream()
+    monkeypatch.setattr(Stream, "current", other)
+    kernel(theta, 1)
+    assert other.waited_for == [done]
 
 
 def test_a_small_grid_is_no_news():
