@@ -96,7 +96,7 @@ def _scores(dtype: Any, chunk: int, rows: int, both: bool) -> Any:
         top = score
         for c in range(classes):
             top = max(top, S[row, c])
-        total = S[row, 0] - S[row, 0]  # zero, or NaN where a score is not finite
+        total = number(0)
         for c in range(classes):
             e = math.exp(S[row, c] - top)
             S[row, c] = e
@@ -110,7 +110,7 @@ def _scores(dtype: Any, chunk: int, rows: int, both: bool) -> Any:
                 S[row, c] *= weight / total
             S[row, own] -= weight
             return
-        mean = total - total
+        mean = number(0)
         for c in range(classes):
             mean += S[row, c] * D[row, c]
         mean /= total

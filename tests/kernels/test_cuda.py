@@ -61,6 +61,23 @@ def check(place, n, d, C, dtype=np.float64, weights=None):
         assert np.abs(found[name] - value).max() <= TOL[dtype] * scale, name
 
 
+def test_a_step_and_a_product_add_to_what_was_there(place):
+    X, y, weights, W, V = case(9, 65, 2)  # w takes more than a block of threads
+    known = plain(X, y, 2, W, V, weights)
+    X, y, weights, there, v = (place.put(a) for a in (X, y, weights, W, V))
+    out, h, squares = (place.put(a) for a in (np.full_like(W, np.nan), np.ones(9), np.zeros(2)))
+    kernel = Softmax(X, y, 2)
+    kernel.grad_step(there, weights, 0.7, -0.3, out, squares)
+    expected = 0.7 * W - 0.3 * known["grad"]
+    np.testing.assert_allclose(place.get(out), expected, rtol=1e-12, atol=1e-13)
+    assert place.get(squares).sum() == pytest.approx((expected**2).sum(), rel=1e-12)
+    kernel.vjp_step(there, v, weights, 0.7, -0.3, out, 0.5, -0.2, h, squares)
+    expected = 0.7 * V - 0.3 * known["hessian"]
+    np.testing.assert_allclose(place.get(out), expected, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(place.get(h), 0.5 - 0.2 * known["mixed"], rtol=1e-11, atol=1e-12)
+    assert place.get(squares).sum() == pytest.approx((expected**2).sum(), rel=1e-12)
+
+
 @pytest.mark.parametrize("C", [1, 2, 9, 10, 11, 21])
 def test_any_number_of_classes(C, place):
     check(place, 5, 3, C)
