@@ -209,6 +209,8 @@ def test_errors(monkeypatch, stand_in):
         problem.to("gpu")
     with pytest.raises(TypeError, match="ImplicitCG"):
         tb.ImplicitCG()(problem.to("cupy"))
+    with pytest.raises(TypeError, match="measure runs SciPy, on the host"):
+        tb.KRMD(tol=0.1)(problem.to("cupy"))
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(ImportError, match=r"tinybilevel\[gpu\]"):
         problem.to("cupy")

@@ -101,7 +101,7 @@ def measure(problem: BilevelProblem, lam: Any = None, *, seed: int = 0) -> Const
     Raises
     ------
     TypeError, ValueError
-        If `lam` does not fit the problem.
+        If `lam` does not fit the problem, or the problem lies on a GPU.
 
     Examples
     --------
@@ -110,6 +110,8 @@ def measure(problem: BilevelProblem, lam: Any = None, *, seed: int = 0) -> Const
     >>> c.gamma, c.rate, c.B_norm, c.shape
     (0.1, 0.95, 0.1, (2, 2))
     """
+    if problem.namespace != "numpy":
+        raise TypeError('measure runs SciPy, on the host: take problem.to("numpy")')
     walk = _Walk(problem, problem.check(lam), seed)
     w = walk.transition.initial(walk.theta).astype(np.float64)
     gamma = step_size(problem, walk.theta)
