@@ -135,7 +135,7 @@ def on_device(x: Any) -> bool:
 
 def to_numpy(x: Any) -> Array:
     """Copy a CuPy array to the host; return a NumPy array as it is."""
-    return x.get() if hasattr(x, "get") else np.asarray(x)
+    return x.get() if on_device(x) else np.asarray(x)
 
 
 def take(a: Array, indices: Array, out: Array) -> Array:
