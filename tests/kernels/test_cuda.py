@@ -145,9 +145,10 @@ def test_the_objective_takes_them_where_it_is_told_to(place):
 
 def cleaning(T, n=9, dtype=np.float64):
     X, y, *_ = case(n + 5, 4, 3, dtype)
-    return tb.problems.hypercleaning(
+    problem = tb.problems.hypercleaning(
         X[:n], y[:n], X[n:], y[n:], T=T, n_classes=3, regularization=0.5
     )
+    return problem.starting_at(np.linspace(-1, 1, 15, dtype=dtype))  # not from 0, as memory does
 
 
 @pytest.mark.parametrize(("T", "K"), [(0, 0), (1, 0), (1, 1), (3, 0), (3, 1), (3, 2), (2, 2)])
