@@ -214,6 +214,15 @@ def test_a_copy_records_anew(place):
         np.testing.assert_array_equal(place.get(found), known)
 
 
+def test_results_outlast_the_next_run(place):
+    kernel = tb.compile(cleaning(1).to("cupy")).loop.kernel
+    found = kernel(place.put(np.full(9, 0.5)), 1)
+    known = [place.get(part).copy() for part in found]
+    kernel(place.put(np.full(9, 0.7)), 1)
+    for part, before in zip(found, known, strict=True):
+        np.testing.assert_array_equal(place.get(part), before)
+
+
 @pytest.mark.parametrize("place", ["simulator"], indirect=True)
 def test_a_run_waits_for_the_last_on_another_stream(place, monkeypatch):
     """The runs share their memory, and streams run beside each other."""
