@@ -3,7 +3,11 @@
 import dataclasses
 import functools
 import inspect
+import os
+import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -201,6 +205,18 @@ def test_the_stand_in_takes_what_cupy_takes():
             assert names <= set(inspect.signature(theirs).parameters), function
     for name in ("sum", "max", "min", "take", "all", "any", "astype", "ravel", "reshape"):
         assert hasattr(cupy.ndarray, name)
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="the kernels need Numba")
+def test_the_gpu_suite_holds_the_kernels_tests():
+    env = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    command = "-m pytest -m gpu --collect-only -q -p no:cacheprovider tests/kernels"
+    root = Path(__file__).parent.parent
+    run = subprocess.run(
+        [sys.executable, *command.split()], cwd=root, env=env, capture_output=True, text=True
+    )
+    for name in ("test_cuda.py", "test_cuda_loops.py"):
+        assert f"{name}::" in run.stdout, run.stdout + run.stderr
 
 
 def test_errors(monkeypatch, stand_in):
