@@ -39,6 +39,7 @@ def test_everyone_computes_the_same_hypergradient(case, monkeypatch):
 
 @pytest.mark.oracle
 def test_a_batch_is_the_same_for_everyone():
+    pytest.importorskip("jax")
     case = Case("toy", 4, T=9, many=5)
     grads = contenders.ours("numba")(case)()
     assert grads.shape == (5, 2)
