@@ -144,6 +144,16 @@ def take(a: Array, indices: Array, out: Array) -> Array:
     return a.take(indices, out=out) if on_device(a) else a.take(indices, out=out, mode="clip")
 
 
+def group_sums(groups: Array, x: Array, count: int) -> Array:
+    """Return the sums of the entries of x in each group, (count,), in float64."""
+    if not on_device(x):
+        return np.bincount(groups, weights=x, minlength=count)
+    # CuPy's bincount has the host wait, to look at the groups.
+    sums = np.zeros_like(x, shape=count, dtype=np.float64)
+    np.add.at(sums, groups, x)
+    return sums
+
+
 def like(model: Any, x: Any) -> Any:
     """Return `x` where `model` lies: on the host or on its device."""
     return moved(x, "cupy" if on_device(model) else "numpy")

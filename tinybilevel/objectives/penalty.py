@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_float, on_device, take
+from tinybilevel.backend import Array, as_float, group_sums, take
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["L2Penalty"]
@@ -101,12 +101,7 @@ class L2Penalty(Objective):
         uv = np.multiply(u, v, out=self._work("product", u.shape, u, v))
         if self.groups is None:
             return factor * uv.sum(keepdims=True)
-        if on_device(uv):
-            # CuPy's bincount has the host wait, to look at the groups.
-            sums: Array = np.zeros_like(uv, shape=self.n_groups, dtype=np.float64)
-            np.add.at(sums, self.groups, uv)
-        else:
-            sums = np.bincount(self.groups, weights=uv, minlength=self.n_groups)
+        sums = group_sums(self.groups, uv, self.n_groups)
         return factor * sums.astype(uv.dtype)
 
     def value(self, w: Array, lam: Array) -> float:
