@@ -23,6 +23,7 @@ __all__ = [
     "block_size",
     "check_pair",
     "check_shape",
+    "group_sums",
     "like",
     "moved",
     "on_device",

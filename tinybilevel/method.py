@@ -124,7 +124,7 @@ class Method:
         >>> steps = [tb.compile(tb.problems.toy(step_size=s)) for s in (0.05, 0.1, 0.2)]
         >>> values, grads = tb.KRMD(K=5).batch(steps, np.ones((3, 2)))
         >>> grads[:, 0].round(3)
-        array([2.465, 4.543, 7.458])
+        array([2.501, 4.543, 7.458])
         """
         lams = as_float("lams", lams, ndim=2)
         first: BilevelProblem | None
