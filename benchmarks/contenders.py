@@ -55,6 +55,35 @@ def kernel(case: Case) -> Call:
     return call
 
 
+def own_functions(case: Case) -> Call:
+    """The toy problem from jitted functions, as a user writes them, by the loop made for them."""
+    from numba import njit
+
+    plain, method = problem(case, "numpy"), tb.KRMD(K=case.K)
+
+    @njit
+    def value(w, lam):  # type: ignore[no-untyped-def]
+        return (w * w + 10 * np.sin(w) ** 2).sum()
+
+    @njit
+    def slope(w, lam):  # type: ignore[no-untyped-def]
+        return 2 * w + 10 * np.sin(2 * w)
+
+    @njit
+    def grad(w, lam):  # type: ignore[no-untyped-def]
+        return np.array([w[0] - lam[0], 0.5 * (w[1] - lam[1])])
+
+    @njit
+    def grad_vjp(w, lam, v):  # type: ignore[no-untyped-def]
+        return np.array([v[0], 0.5 * v[1]]), np.array([-v[0], -0.5 * v[1]])
+
+    g = tb.Objective.from_functions(value, grad, grad_vjp)
+    f = tb.Objective.from_functions(value, slope)
+    descent = tb.GradientDescent(g, numbers(case).step_size, numbers(case).w0)
+    at = tb.compile(tb.BilevelProblem(descent, f, T=case.T, lam0=plain.lam0))
+    return lambda: method(at, at.lam0).grad
+
+
 def gpu_limit(copy: bool) -> Callable[[Case], Call]:
     """Return reading or copying X once for each of the T + K products on a GPU: a limit."""
 
@@ -182,6 +211,7 @@ NEEDS = {
     "tinybilevel, Numba": "numba",
     "tinybilevel, Numba, remember=K": "numba",
     "tinybilevel, kernel": "numba",
+    "tinybilevel, own functions": "numba",
     "higher": "higher",
     "TorchOpt": "torchopt",
     "jaxopt": "jaxopt",
@@ -213,7 +243,8 @@ def contenders(case: Case) -> dict[str, Callable[[Case], Call]]:
             del ours_there["tinybilevel, CUDA"]  # one λ alone is not what a GPU is for
         return available(ours_there | OPPONENTS_ON_GPU) | limits
     if case.kind == "toy":
-        return available(OURS | {"tinybilevel, kernel": kernel} | OPPONENTS)
+        loops = {"tinybilevel, kernel": kernel, "tinybilevel, own functions": own_functions}
+        return available(OURS | loops | OPPONENTS)
     if case.kind == "quadratic":
         return available({"tinybilevel, NumPy": OURS["tinybilevel, NumPy"]} | OPPONENTS)
     if case.rows > _MANY:

@@ -10,8 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import __main__ as command
-from benchmarks import contenders, goals, report
+from benchmarks import cases, contenders, goals, report
 from benchmarks.cases import Case
+from benchmarks.first import installed
 
 CASES = [
     Case("toy", 3),
@@ -112,6 +113,44 @@ def test_goals_are_ratios_within_one_case():
     assert found[best] == (0.4875, False)
     assert found["MB of tinybilevel, Numba"] == (61.0, False)
     assert "**missed**" in report.verdicts(judged)
+
+
+def test_a_table_has_the_ratio_to_the_larger_limit_and_no_empty_column():
+    who = {
+        "tinybilevel, Numba": {"seconds": 0.3, "disagreement": 0.0},
+        "JAX jit": {"error": "ImportError: no"},
+        "reading X": {"seconds": 0.1},
+        "multiply-adds": {"seconds": 0.2},
+    }
+    lines = report.table({"case": "some", "who": who}).splitlines()
+    assert lines[-6] == "| | per call | over the fastest of ours | over the limit | difference |"
+    assert lines[-4] == "| tinybilevel, Numba | 300 ms | 1.00 | 1.50 | 0e+00 |"
+    assert lines[-3] == "| JAX jit | ImportError: no |  |  |  |"
+    assert lines[-1] == "| multiply-adds | 200 ms | 0.67 | 1.00 |  |"
+
+
+def test_an_installed_size_counts_what_is_needed_once():
+    numpy = installed("numpy")
+    assert 5 < numpy < installed("tinybilevel")
+    assert installed("numpy", "numpy") == numpy
+    assert installed("numpy", "no-such-distribution") == numpy
+    assert installed("tinybilevel", "numpy") == installed("tinybilevel")
+
+
+def test_nothing_is_downloaded(monkeypatch):
+    monkeypatch.delenv("TINYBILEVEL_DATA", raising=False)
+    monkeypatch.setattr("tinybilevel.data.mnist", lambda *_: pytest.fail("asked for MNIST"))
+    X, y = cases._digits(30, np.random.default_rng(0))
+    assert X.shape == (30, 785)
+    assert (X[:, -1] == 1).all()
+    assert 0.05 < (X[:, :-1] > 0).mean() < 0.5
+    assert y.shape == (30,)
+
+
+def test_few_contenders_for_many_rows():
+    few = contenders.contenders(Case("hypercleaning", 5, dtype="float32", rows=500_000))
+    assert set(few) <= {*contenders.OURS, "JAX jit", "torch, explicit adjoint", *report.FLOORS}
+    assert set(few) >= {"tinybilevel, NumPy", *report.FLOORS}
 
 
 @pytest.mark.parametrize(
