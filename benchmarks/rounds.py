@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import Case
-from benchmarks.contenders import Call, contenders
+from benchmarks.contenders import NEEDS, Call, contenders
 
 #: A sample repeats its call until it has lasted this long, in seconds.
 _SAMPLE = 0.02
@@ -136,7 +136,7 @@ def _import(name: str, device: str) -> None:
         import cupy
 
         cupy.ones(2).sum()
-    elif "Numba" in name or "kernel" in name:
+    elif NEEDS.get(name) == "numba":
         import numba
 
         numba.njit(lambda x: x + 1)(1)
