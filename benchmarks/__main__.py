@@ -72,7 +72,9 @@ def run(case: Case, rounds: int) -> dict[str, Any]:
         if not error <= AGREE[case.dtype]:
             result["error"] = f"disagrees by {error:.1e}"
             result.pop("seconds", None)
-    about = {"kind": case.kind, "dtype": case.dtype, "K": case.K, "many": case.many}
+    about: dict[str, Any] = {"kind": case.kind, "dtype": case.dtype, "K": case.K, "many": case.many}
+    if case.kind == "hypercleaning":
+        about["rows"] = case.rows
     return {"case": case.name, **about, "who": found}
 
 

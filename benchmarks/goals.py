@@ -57,7 +57,7 @@ def judge(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 add(NUMPY, (JAX,), 0.3)
                 add(NUMPY, ("torch",), 0.3)
         for name, most in ((NUMPY, 20.0), (NUMBA, 60.0)):
-            if result["kind"] == "hypercleaning" and "memory" in who.get(name, {}):
+            if result.get("rows") == 5000 and result["K"] == 100 and "memory" in who.get(name, {}):
                 found.append(
                     {
                         "case": result["case"],

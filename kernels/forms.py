@@ -24,9 +24,11 @@ import numpy as np
 from numba import njit
 from numba.core.dispatcher import Dispatcher
 
-from tinybilevel.kernels import loops
+from tinybilevel.kernels.loops import RIPPLED, SQUARES, _upper
 
 __all__ = ["Functions", "build"]
+
+_UPPER = {"RIPPLED": RIPPLED, "SQUARES": SQUARES}
 
 
 class Functions(NamedTuple):
@@ -60,7 +62,7 @@ def build(form: Any, dtype: Any) -> tuple[Functions, tuple[Any, ...]]:
         return _on_block(functions), (int(block.start), int(block.stop), data)
     if name == "upper":
         kind, numbers = parts
-        return _OWN[name], (getattr(loops, kind), _as(numbers, dtype))
+        return _OWN[name], (_UPPER[kind], _as(numbers, dtype))
     if name == "functions":
         return _from_functions(*(_compiled(*pair) for pair in parts)), (0,)
     return _OWN[name], tuple(_as(part, dtype) for part in parts)
@@ -256,9 +258,6 @@ def _grad_vjp_softmax(data, w, lam, v, scale, hessian, mixed, work):  # type: ig
         for c in range(C):
             P[c] *= D[c] - mean
         _add_outer(scale * s * theta, P, X[i], hessian)
-
-
-_upper = loops._upper
 
 
 @njit(nogil=True, inline="always")

@@ -102,10 +102,9 @@ def test_goals_are_ratios_within_one_case():
         "torch": {"seconds": 1.5},
         "higher": {"seconds": 0.8},
     }
-    case = Case("hypercleaning", 1, dtype="float32")
-    judged = goals.judge(
-        [{"case": case.name, "kind": case.kind, "dtype": case.dtype, "K": 1, "who": who}]
-    )
+    result = {"case": "some", "kind": "hypercleaning", "dtype": "float32", "rows": 5000, "who": who}
+    judged = goals.judge([{**result, "K": 100}])
+    assert len(judged) == len(goals.judge([{**result, "K": 50}])) + 2  # memory at K = 100 alone
     found = {g["what"]: (round(g["ratio"], 4), g["ratio"] <= g["most"]) for g in judged}
     assert found["tinybilevel, Numba / JAX jit"] == (0.39, True)
     assert found["tinybilevel, NumPy / JAX jit"] == (1.1, True)
