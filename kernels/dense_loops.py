@@ -130,8 +130,24 @@ def _loops(g: Functions, f: Functions) -> tuple[Any, Any]:
             if k >= chunks:
                 return
             for i in range(k * _CHUNK, min((k + 1) * _CHUNK, len(thetas))):
-                data = g_data, f_data, start, gamma, T
-                values[i] = one(*data, thetas[i], K, w, grads[i], norms, ring, rows)
+                # What a user's function raises would end a thread that the caller waits for.
+                try:
+                    values[i] = one(
+                        g_data,
+                        f_data,
+                        start,
+                        gamma,
+                        T,
+                        thetas[i],
+                        K,
+                        w,
+                        grads[i],
+                        norms,
+                        ring,
+                        rows,
+                    )
+                except Exception:
+                    values[i] = np.nan
             count_up(counter, 1, 1)
 
     return single, many

@@ -45,7 +45,7 @@ def build(form: Any, dtype: Any) -> tuple[Functions, tuple[Any, ...]]:
     Raises
     ------
     TypeError
-        If a plain function is not compiled by Numba.
+        If a plain function is not compiled by Numba, or for many threads.
     """
     name, *parts = form
     if name == "sum":
@@ -79,6 +79,8 @@ def _as(part: Any, dtype: Any) -> Any:
 def _compiled(name: str, function: Any) -> Any:
     if function is not None and not isinstance(function, Dispatcher):
         raise TypeError(f"{name} must be compiled, as by numba.njit, got {function!r}")
+    if function is not None and function.targetoptions.get("parallel"):
+        raise TypeError(f"{name} must not be parallel: λ are taken in parallel, got {function!r}")
     return function
 
 

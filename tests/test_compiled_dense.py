@@ -184,6 +184,43 @@ def test_sizes_are_looked_at_before_compiled_code_runs():
         tb.RMD()(tb.compile(replace(wrong, transition=start)))
 
 
+@numba.njit
+def fails_above_one(w, lam):
+    if lam[0] > 1:
+        raise ValueError("as it should")
+    return lam[0] * w
+
+
+def test_what_a_function_of_the_user_s_own_raises_comes_out():
+    plain = problem("functions")
+    own = tb.Objective.from_functions(**{**NJIT, "grad": fails_above_one})
+    fast = tb.compile(replace(plain, transition=tb.GradientDescent(own, 0.1, np.ones(M))))
+    lams = np.full((100, M), 0.5)
+    tb.RMD()(fast, lams[0])
+    tb.RMD().batch(fast, lams)
+    lams[70:] = 2.0
+    with pytest.raises(ValueError, match="as it should"):
+        tb.RMD()(fast, lams[70])
+    with pytest.raises(ValueError, match="as it should"):
+        tb.RMD().batch(fast, lams)
+
+
+@numba.njit
+def short(w, lam):
+    return w[1:]
+
+
+def test_a_function_of_the_wrong_shape_is_refused():
+    plain = problem("functions")
+    own = tb.Objective.from_functions(**{**NJIT, "grad": short})
+    fast = tb.compile(replace(plain, transition=tb.GradientDescent(own, 0.1, np.ones(M))))
+    with pytest.raises(ValueError, match=r"grad must have shape \(6,\), got \(5,\)"):
+        tb.RMD()(fast)
+    parallel = numba.njit(parallel=True)(cases.cosine_value)
+    with pytest.raises(TypeError, match="value must not be parallel"):
+        tb.compile(replace(plain, upper=tb.Objective.from_functions(parallel, NJIT["grad"])))
+
+
 def test_a_run_that_diverges_is_explained():
     plain = problem("dense, identity", T=5000)
     steep = tb.GradientDescent(plain.transition.objective, 100.0, np.ones(M))

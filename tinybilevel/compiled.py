@@ -126,6 +126,7 @@ class DenseOnHost(Loop):
         if theta.size not in self.kernel.fits:
             # The plain bodies look at the sizes, and say what is wrong with them.
             w = self.transition.initial(theta)
+            self.transition.step(0, w, theta)
             self.transition.vjp(0, w, theta, w)
             self.upper.grad(w, theta)
             self.upper.grad_lam(w, theta)
