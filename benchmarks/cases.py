@@ -116,7 +116,7 @@ def problem(case: Case, backend: str, remember: int = 0) -> tb.BilevelProblem:
     descent = tb.GradientDescent(lower, n.step_size, n.w0)
     lam0 = n.lam[0] if case.many else n.lam
     made = tb.BilevelProblem(descent, upper, T=case.T, hyper_map=maps, lam0=lam0)
-    return tb.compile(made) if backend == "numba" and case.kind == "toy" else made
+    return made
 
 
 class _Squares(tb.Objective):

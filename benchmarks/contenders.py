@@ -15,11 +15,12 @@ Call = Callable[[], np.ndarray]
 _MANY = 100_000
 
 
-def ours(backend: str, remember: bool = False) -> Callable[[Case], Call]:
+def ours(backend: str, *, compiled: bool = False, remember: bool = False) -> Callable[[Case], Call]:
     """Return tinybilevel with one of its backends, by the public call."""
 
     def build(case: Case) -> Call:
         at, method = problem(case, backend, case.K if remember else 0), tb.KRMD(K=case.K)
+        at = tb.compile(at) if compiled else at
         if case.many:
             return lambda: method.batch(at, numbers(case).lam)[1]
         return lambda: method(at, at.lam0).grad
@@ -45,7 +46,7 @@ def on_gpu(compiled: bool) -> Callable[[Case], Call]:
 
 def kernel(case: Case) -> Call:
     """The toy problem's compiled loop itself, without the public call around it."""
-    at = problem(case, "numba")
+    at = tb.compile(problem(case, "numba"))
     w, grad, norms, lam = np.empty(2), np.empty(2), np.empty(case.K + 1), np.array(at.lam0)
 
     def call() -> np.ndarray:
@@ -181,7 +182,14 @@ def multiply_adds(case: Case) -> Call:
     return call
 
 
-OURS = {"tinybilevel, NumPy": ours("numpy"), "tinybilevel, Numba": ours("numba")}
+OURS = {
+    "tinybilevel, NumPy": ours("numpy"),
+    "tinybilevel, Numba": ours("numba", compiled=True),
+}
+CHOICES = {
+    "tinybilevel, Numba, step by step": ours("numba"),
+    "tinybilevel, Numba, remember=K": ours("numba", compiled=True, remember=True),
+}
 OPPONENTS = {
     "JAX jit": jax("scan"),
     "JAX jit, checkpoint": jax("checkpoint"),
@@ -192,7 +200,6 @@ OPPONENTS = {
     "TorchOpt": torch("torchopt"),
     "jaxopt": jax("jaxopt"),
 }
-REMEMBERING = {"tinybilevel, Numba, remember=K": ours("numba", remember=True)}
 LIMITS = {
     "reading X": reading,
     "multiply-adds": multiply_adds,
@@ -209,6 +216,7 @@ NEEDS = {
     "tinybilevel, CuPy": "cupy",
     "tinybilevel, CUDA": "cupy",
     "tinybilevel, Numba": "numba",
+    "tinybilevel, Numba, step by step": "numba",
     "tinybilevel, Numba, remember=K": "numba",
     "tinybilevel, kernel": "numba",
     "tinybilevel, own functions": "numba",
@@ -251,4 +259,4 @@ def contenders(case: Case) -> dict[str, Callable[[Case], Call]]:
         few = {name: OPPONENTS[name] for name in ("JAX jit", "torch, explicit adjoint")}
         limits = {name: LIMITS[name] for name in ("reading X", "multiply-adds")}
         return available(OURS | few) | limits
-    return available(OURS | REMEMBERING | OPPONENTS) | LIMITS
+    return available(OURS | CHOICES | OPPONENTS) | LIMITS

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tinybilevel.kernels.forms import Functions, build
+from tinybilevel.kernels.dense import Functions
+from tinybilevel.kernels.forms import build
 from tinybilevel.kernels.pool import pool, threads, wait
 from tinybilevel.kernels.tiles import count_up
 
@@ -50,18 +51,18 @@ class DenseLoop:
             raise TypeError("the lower level has no compiled grad_vjp")
         self._data = lower_data, upper_data
         self._single, self._many = _loops(g, f)
-        self.fits: set[int] = set()  # sizes of θ that are known to be right
+        self.fits: set[Any] = set()  # shapes of θ that are known to be right
 
     def __reduce__(self) -> Any:
         # Not what is compiled.
         return DenseLoop, (*self._forms, self._start, float(self._gamma), self._T)
 
     def __call__(self, theta: Array, K: int, w: Array, h: Array, norms: Array) -> float:
-        """Write w_T, h_{T−K} and ‖α_T‖ … ‖α_{T−K}‖; return f."""
+        """Write w_T, h_{T−K} and ‖α_T‖ … ‖α_{T−K}‖; return f, not finite if any of it is not."""
         return self._single(*self._data, self._start, self._gamma, self._T, theta, K, w, h, norms)
 
     def batch(self, thetas: Array, K: int, values: Array, grads: Array) -> None:
-        """Write f and h_{T−K} for each row of `thetas`, in parallel."""
+        """Write f and h_{T−K} for each row of `thetas`, in parallel; f as in a call."""
         chunks = -(-len(thetas) // _CHUNK)
         counter = np.zeros(2, np.int64)
         data = *self._data, self._start, self._gamma, self._T
@@ -113,6 +114,10 @@ def _loops(g: Functions, f: Functions) -> tuple[Any, Any]:
                 for j in range(M):
                     square += alpha[j] * alpha[j]
                 norms[k] = math.sqrt(square)
+        for j in range(M):
+            value += 0 * w[j]  # NaN if w_j is not finite
+        for i in range(h.size):
+            value += 0 * h[i]
         return value
 
     @njit(nogil=True)

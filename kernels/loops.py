@@ -70,11 +70,11 @@ class QuadraticLoop:
         self.step_size = float(step_size)
 
     def __call__(self, lam: Array, K: int, w: Array, grad: Array, norms: Array) -> float:
-        """Write w_T, h_{T−K} and ‖α_T‖ … ‖α_{T−K}‖; return f."""
+        """Write w_T, h_{T−K} and ‖α_T‖ … ‖α_{T−K}‖; return f, not finite if any of it is not."""
         return _single(self.numbers, self.step_size, self.sizes, lam, K, w, grad, norms)
 
     def batch(self, lams: Array, K: int, values: Array, grads: Array) -> None:
-        """Write f and h_{T−K} for each row of `lams`, in parallel."""
+        """Write f and h_{T−K} for each row of `lams`, in parallel; f as in a call."""
         self.batch_over([self], lams, K, values, grads)
 
     def batch_over(
@@ -173,6 +173,9 @@ def _one(numbers, gamma, sizes, lam, K, w, grad, norms, work):  # type: ignore[n
                 grad[i] += C[j * N + i] * total[j]
         else:
             grad[j] += total[j]
+        value += 0 * w[j]  # NaN if w_j is not finite
+    for i in range(N):
+        value += 0 * grad[i]
     return value
 
 

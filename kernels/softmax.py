@@ -33,7 +33,7 @@ from tinybilevel.kernels.tiles import (
     sparse_scatter,
 )
 
-__all__ = ["Softmax"]
+__all__ = ["GRAD", "GRAD_VJP", "KEPT_VJP", "LOSSES", "Softmax", "aligned", "take_chunk"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -55,7 +55,7 @@ _add_vector, _add_one = add_tile(1, _CLASSES), add_tile(1, 1)
 _gather, _gather_group = sparse_gather(1), sparse_gather(_GROUP)
 _scatter, _scatter_group = sparse_scatter(1), sparse_scatter(_GROUP)
 
-_LOSSES, _GRAD, _GRAD_VJP, _KEPT_VJP = range(4)
+LOSSES, GRAD, GRAD_VJP, KEPT_VJP = range(4)
 
 
 class Softmax:
@@ -96,19 +96,20 @@ class Softmax:
         most = _SPARSE_ROWS if sparse else max(_BLOCK // (ld * X.dtype.itemsize), 1)
         blocks = -(-n // (_CHUNKS * most))
         block = -(-n // (_CHUNKS * blocks * ROWS)) * ROWS
-        self._chunks = -(-n // (blocks * block))
-        self._sizes = (n_classes, ld, stride, vector, blocks, block)
-        self._width = -(-d // _GROUP) * _GROUP * stride if sparse else n_classes * ld
+        self.chunks = -(-n // (blocks * block))
+        self.sizes = (n_classes, ld, stride, vector, blocks, block)
+        self.room_size = n * stride
+        self.width = -(-d // _GROUP) * _GROUP * stride if sparse else n_classes * ld
         self._by_class = not sparse
-        self._X = _by_column(X, block, stride) if sparse else _padded(X, ld)
+        self.X = _by_column(X, block, stride) if sparse else _padded(X, ld)
         self._buffers: tuple[Array, ...] | None = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copy or a pickle keeps the numbers, not where in memory they begin.
         self.__dict__.update(state)
-        data, *rest = self._X
-        self._X = (_aligned(data.shape, data.dtype), *rest)
-        self._X[0][...] = data
+        data, *rest = self.X
+        self.X = (aligned(data.shape, data.dtype), *rest)
+        self.X[0][...] = data
         self._buffers = None if self._buffers is None else self._allocate()
 
     def bound(self) -> Softmax:
@@ -120,15 +121,15 @@ class Softmax:
 
     def room(self) -> Array:
         """Return memory for the softmax of all examples, which `grad` can keep for `grad_vjp`."""
-        return _aligned((self.shape[0] * self._sizes[2],), self.dtype)
+        return aligned((self.room_size,), self.dtype)
 
     def losses(self, W: Array, out: Array) -> Array:
         """Write ℓ_i(W), (n,)."""
-        return self._run(_LOSSES, W, W, out, out, None)
+        return self._run(LOSSES, W, W, out, out, None)
 
     def grad(self, W: Array, weights: Array, out: Array, keep: Array | None = None) -> Array:
         """Write Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
-        out[...] = self._run(_GRAD, W, W, weights, weights, keep)
+        out[...] = self._run(GRAD, W, W, weights, weights, keep)
         return out
 
     def grad_vjp(
@@ -145,16 +146,19 @@ class Softmax:
         With the softmax at W in `kept`, W itself is not looked at.
         """
         if kept is None:
-            out[...] = self._run(_GRAD_VJP, W, V, weights, mixed, None)
+            out[...] = self._run(GRAD_VJP, W, V, weights, mixed, None)
         else:
-            out[...] = self._run(_KEPT_VJP, V, V, weights, mixed, kept)
+            out[...] = self._run(KEPT_VJP, V, V, weights, mixed, kept)
         return out
 
+    def loop_memory(self) -> tuple[Array, Array]:
+        """Return memory for the scores of each thread's block, and for the sum of each chunk."""
+        *_, stride, _, _, block = self.sizes
+        scratch = aligned((self.threads, 2, block * stride), self.dtype)
+        return scratch, aligned((self.chunks, self.width), self.dtype)
+
     def _allocate(self) -> tuple[Array, ...]:
-        *_, stride, _, _, block = self._sizes
-        factors = _aligned((3, self._width), self.dtype)
-        scratch = _aligned((self.threads, 2, block * stride), self.dtype)
-        return factors, scratch, _aligned((self._chunks, self._width), self.dtype)
+        return aligned((3, self.width), self.dtype), *self.loop_memory()
 
     def _run(
         self,
@@ -167,24 +171,24 @@ class Softmax:
     ) -> Array:
         """Run a product; return its sum over examples, (C, d), in working memory."""
         factors, scratch, sums = self._buffers or self._allocate()
-        self._matrix(factors[0])[...] = W
-        if product == _GRAD_VJP:
-            self._matrix(factors[1])[...] = V
+        self.matrix(factors[0])[...] = W
+        if product == GRAD_VJP:
+            self.matrix(factors[1])[...] = V
         # The next chunk to take, how many are done, and the next thread's scratch.
         counter = np.zeros(3, np.int64)
-        args: tuple[Any, ...] = (counter, product, self._X, self.y, weights)
+        args: tuple[Any, ...] = (counter, product, self.X, self.y, weights)
         kept = sums[0, :0] if kept is None else kept
-        args += (factors[0], factors[1], scratch, sums, per_example, kept, self._sizes)
+        args += (factors[0], factors[1], scratch, sums, per_example, kept, self.sizes)
         pool.share(self.threads - 1, _work, args)
         _work(*args)
-        wait(counter, self._chunks)
-        if product == _LOSSES:
+        wait(counter, self.chunks)
+        if product == LOSSES:
             return per_example
-        return self._matrix(np.add.reduce(sums, axis=0, out=factors[2]))
+        return self.matrix(np.add.reduce(sums, axis=0, out=factors[2]))
 
-    def _matrix(self, flat: Array) -> Array:
-        """Return the (C, d) matrix that is kept in padded rows of features or of classes."""
-        n_classes, ld = self._sizes[:2]
+    def matrix(self, flat: Array) -> Array:
+        """View as (C, d) what is kept in padded rows of features or of classes, (width,)."""
+        n_classes, ld = self.sizes[:2]
         if self._by_class:
             return flat.reshape(n_classes, ld)[:, : self.shape[1]]
         return flat.reshape(-1, ld)[: self.shape[1], :n_classes].T
@@ -197,7 +201,7 @@ def _skipping_pays(X: Array, n_classes: int, stride: int) -> bool:
 
 def _padded(X: Array, ld: int) -> tuple[Array, ...]:
     """Return X in rows of whole vectors, and empty arrays for what `_by_column` has more."""
-    data = _aligned((len(X), ld), X.dtype)
+    data = aligned((len(X), ld), X.dtype)
     data[:, : X.shape[1]] = X
     return data.reshape(-1), np.empty(0, np.int32), *(np.empty(0, np.int64) for _ in range(3))
 
@@ -234,7 +238,7 @@ def _by_column(X: Any, block: int, stride: int) -> tuple[Array, ...]:
     )
 
 
-def _aligned(shape: tuple[int, ...], dtype: Any) -> Array:
+def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     """Return zeros that begin on a cache line, which no vector then straddles."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.zeros(size + 64, np.uint8)
@@ -306,50 +310,55 @@ def _add_up(X, b, first, rows, R, sizes, G):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _work(counter, product, X, y, weights, W, V, scratch, sums, per_example, kept, sizes):  # type: ignore[no-untyped-def]
     """Take chunks until none is left."""
-    classes, _, stride, _, blocks, block = sizes
     mine = scratch[count_up(counter, 2, 1)]
-    S, D = mine[0], mine[1]
     while True:
         k = count_up(counter, 0, 1)
         if k >= sums.shape[0]:
             return
-        G = sums[k]
-        G[:] = 0
-        for b in range(k * blocks, (k + 1) * blocks):
-            first = b * block
-            rows = min(block, y.size - first)
-            if rows <= 0:
-                break
-            if product == _KEPT_VJP:
-                _scores(X, b, first, rows, W, sizes, D)
-                for i in range(rows):
-                    row, place = i * stride, (first + i) * stride
-                    weight = weights[first + i] if weights.size > 1 else weights[0]
-                    mean = row_dot(kept, place, D, row, classes)
-                    per_example[first + i] = mean - D[row + y[first + i]]
-                    row_change(S, row, kept, place, D, row, classes, weight, mean)
-                _add_up(X, b, first, rows, S, sizes, G)
-                continue
-            _scores(X, b, first, rows, W, sizes, S)
-            if product == _GRAD_VJP:
-                _scores(X, b, first, rows, V, sizes, D)
-            for i in range(rows):
-                row, own = i * stride, y[first + i]
-                score, top = S[row + own], row_max(S, row, classes)
-                total = row_exp(S, row, classes, top)
-                if product == _LOSSES:
-                    per_example[first + i] = np.log(total) + (top - score)
-                    continue
-                weight = weights[first + i] if weights.size > 1 else weights[0]
-                factor = weight / total
-                if product == _GRAD:
-                    if kept.size:
-                        row_keep(S, row, kept, (first + i) * stride, classes, 1 / total)
-                    row_residual(S, row, classes, factor, own, weight)
-                else:
-                    mean = row_dot(S, row, D, row, classes) / total
-                    per_example[first + i] = mean - D[row + own]
-                    row_change(S, row, S, row, D, row, classes, factor, mean)
-            if product != _LOSSES:
-                _add_up(X, b, first, rows, S, sizes, G)
+        take_chunk(k, product, X, y, weights, W, V, mine, sums[k], per_example, kept, sizes)
         count_up(counter, 1, 1)
+
+
+@njit(nogil=True, cache=True)
+def take_chunk(k, product, X, y, weights, W, V, mine, G, per_example, kept, sizes):  # type: ignore[no-untyped-def]
+    """Write the sum over the rows of chunk k to G, and to `per_example` and `kept` their part."""
+    classes, _, stride, _, blocks, block = sizes
+    S, D = mine[0], mine[1]
+    G[:] = 0
+    for b in range(k * blocks, (k + 1) * blocks):
+        first = b * block
+        rows = min(block, y.size - first)
+        if rows <= 0:
+            return
+        if product == KEPT_VJP:
+            _scores(X, b, first, rows, W, sizes, D)
+            for i in range(rows):
+                row, place = i * stride, (first + i) * stride
+                weight = weights[first + i] if weights.size > 1 else weights[0]
+                mean = row_dot(kept, place, D, row, classes)
+                per_example[first + i] = mean - D[row + y[first + i]]
+                row_change(S, row, kept, place, D, row, classes, weight, mean)
+            _add_up(X, b, first, rows, S, sizes, G)
+            continue
+        _scores(X, b, first, rows, W, sizes, S)
+        if product == GRAD_VJP:
+            _scores(X, b, first, rows, V, sizes, D)
+        for i in range(rows):
+            row, own = i * stride, y[first + i]
+            score, top = S[row + own], row_max(S, row, classes)
+            total = row_exp(S, row, classes, top)
+            if product == LOSSES:
+                per_example[first + i] = np.log(total) + (top - score)
+                continue
+            weight = weights[first + i] if weights.size > 1 else weights[0]
+            factor = weight / total
+            if product == GRAD:
+                if kept.size:
+                    row_keep(S, row, kept, (first + i) * stride, classes, 1 / total)
+                row_residual(S, row, classes, factor, own, weight)
+            else:
+                mean = row_dot(S, row, D, row, classes) / total
+                per_example[first + i] = mean - D[row + own]
+                row_change(S, row, S, row, D, row, classes, factor, mean)
+        if product != LOSSES:
+            _add_up(X, b, first, rows, S, sizes, G)

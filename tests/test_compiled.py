@@ -144,6 +144,20 @@ def test_a_run_that_diverges_is_explained():
         tb.KRMD(K=1).batch(fast, np.ones((2, 2)))
 
 
+@pytest.mark.parametrize("generic", [False, True])
+def test_a_state_or_a_product_that_is_not_finite_is_found_without_a_warning(generic):
+    # ±∞ in w, whose sum would be NaN, beneath an upper level that does not see it.
+    g, w0 = tb.Quadratic([30.0, 1.0, 30.0]), np.array([1.0, 1.0, -1.0])
+    f = tb.Quadratic([0.0, 1.0, 0.0], np.zeros((3, 3)))
+    f, g = (f + tb.L2Penalty(0.0), g + tb.L2Penalty(0.0)) if generic else (f, g)
+    plain = tb.BilevelProblem(tb.GradientDescent(g, 0.5, w0), f, T=2000, lam0=np.zeros(3))
+    fast = tb.compile(plain)
+    assert (type(fast.loop).__name__ == "DenseOnHost") == generic
+    for call in (tb.KRMD(K=1), lambda p: tb.KRMD(K=1).batch(p, np.zeros((2, 3)))):
+        with pytest.raises(tb.DivergenceError, match="step size"):
+            call(fast)
+
+
 @pytest.mark.parametrize(
     ("lam", "message"),
     [

@@ -230,8 +230,9 @@ def test_a_run_that_diverges_is_explained():
             call(fast)
 
 
-def test_large_data_are_left_to_their_kernels():
-    g = tb.SoftmaxRegression(np.ones((2000, 1000), np.float32), np.zeros(2000, int), 10)
+def test_large_data_without_a_kernel_gain_nothing():
+    X, y = np.ones((2000, 1000), np.float32), np.zeros(2000, int)
+    g = tb.SoftmaxRegression(X, y, 10, backend="numpy")
     descent = tb.GradientDescent(g, 0.1, np.zeros(10_000, np.float32))
     with pytest.raises(TypeError, match="too large to gain"):
         tb.compile(tb.BilevelProblem(descent, g, T=2))
@@ -283,3 +284,35 @@ def test_what_a_batch_refuses():
     values, grads = tb.RMD().batch([], np.ones((0, 2)))
     assert values.shape == (0,)
     assert grads.shape == (0, 2)
+
+
+def small(**options):
+    X = np.random.default_rng(3).standard_normal((3, 2))
+    g, f = (tb.SoftmaxRegression(X, [0, 1, 1], weighted=weighted) for weighted in (True, False))
+    descent = tb.GradientDescent(g, step_size=0.1, initial=np.full(4, 0.1))
+    return tb.BilevelProblem(descent, upper=f, T=4, **options)
+
+
+def test_float32_hyperparameters_of_a_float64_problem_give_a_float64_hypergradient():
+    problem, lam = small(), np.array([0.3, 0.2, 0.1], np.float32)
+    want, got = (tb.KRMD(K=3)(p, lam) for p in (problem, tb.compile(problem)))
+    _, grads = tb.KRMD(K=3).batch(tb.compile(problem), lam[None])
+    for grad in (got.grad, grads[0]):
+        assert grad.dtype == want.grad.dtype == np.float64
+        np.testing.assert_allclose(grad, want.grad, rtol=1e-12)
+
+
+def test_a_hyper_map_with_a_vjp_of_the_wrong_shape_is_told_so():
+    class Short(tb.HyperMap):
+        def __call__(self, lam):
+            return 1.0 * lam
+
+        def vjp(self, lam, h):
+            return h[:2]
+
+    problem = tb.compile(small(hyper_map=Short()))
+    message = r"the vjp of hyper_map must have shape \(3,\), got \(2,\)"
+    with pytest.raises(ValueError, match=message):
+        tb.KRMD(K=2)(problem, np.ones(3))
+    with pytest.raises(ValueError, match=message):
+        tb.KRMD(K=2).batch(problem, np.ones((1, 3)))

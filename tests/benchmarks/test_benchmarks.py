@@ -42,7 +42,7 @@ def test_everyone_computes_the_same_hypergradient(case, monkeypatch):
 def test_a_batch_is_the_same_for_everyone():
     pytest.importorskip("jax")
     case = Case("toy", 4, T=9, many=5)
-    grads = contenders.ours("numba")(case)()
+    grads = contenders.ours("numba", compiled=True)(case)()
     assert grads.shape == (5, 2)
     np.testing.assert_allclose(contenders.jax("adjoint")(case)(), grads, rtol=1e-12)
     np.testing.assert_allclose(contenders.ours("numpy")(case)(), grads, rtol=1e-12)

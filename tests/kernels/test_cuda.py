@@ -257,7 +257,7 @@ def test_what_cannot_be_compiled_is_named(place):
         loss + tb.Quadratic(np.ones(12), np.zeros((12, 9))).to("cupy"),
     ):
         descent = tb.GradientDescent(lower, 0.1, problem.transition.fixed_start())
-        with pytest.raises(TypeError, match="compile takes a Quadratic, or on a GPU"):
+        with pytest.raises(TypeError, match="compile takes on a GPU a Quadratic, or"):
             tb.compile(replace(problem, transition=descent))
     with pytest.raises(TypeError, match="under an unweighted one"):
         tb.compile(replace(problem, upper=loss))

@@ -139,7 +139,7 @@ def test_columns_that_are_zero_together_are_taken_together():
     groups = np.repeat(rng.random((64, 20)) < 0.3, 4, axis=1)[:, :78]
     y = rng.integers(0, 10, 64)
     for X, together in ((groups * 1.0, True), ((rng.random((64, 78)) < 0.2) * 1.0, False)):
-        data, index, *_ = Softmax(X, y, 10)._X
+        data, index, *_ = Softmax(X, y, 10).X
         assert (data.size == 4 * index.size) == together
         assert (data.size == index.size) != together
 
@@ -232,7 +232,7 @@ def test_a_pickle_and_a_copy():
     expected = products(kernel, W, V, weights)
     for other in (pickle.loads(pickle.dumps(kernel)), copy.deepcopy(kernel.bound())):
         assert_equal(products(other, W, V, weights), expected, 0)
-        for array in (other._X[0], *(other._buffers or ())):
+        for array in (other.X[0], *(other._buffers or ())):
             assert array.ctypes.data % 64 == 0
 
 

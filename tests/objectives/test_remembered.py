@@ -31,6 +31,10 @@ def test_what_is_newer_is_forgotten_and_w_may_change_afterwards():
     assert results.pop(np.zeros(2)) is None  # forgotten in search of 2
     results.add(w)[...] = 7
     assert results.pop(w) == 7
+    for _ in range(9):
+        results.add(w)
+    results.add(w + 1)
+    assert [results.pop(w) is None for _ in range(8)] == [False] * 7 + [True]
 
 
 def test_nan_is_never_found():

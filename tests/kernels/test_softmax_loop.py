@@ -1,0 +1,118 @@
+"""The whole loop on large data gives what the plain code gives, step by step."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import cases
+import numpy as np
+import pytest
+
+import tinybilevel as tb
+from tinybilevel.testing import relative_error
+
+pytest.importorskip("numba")
+
+
+def problem(n=150, d=40, C=10, dtype=np.float64, T=9, density=0.2, c=1.0, upper=None, **options):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((n, d)) * (rng.random((n, d)) < density)).astype(dtype)
+    y = rng.integers(0, C, n)
+    loss = tb.SoftmaxRegression(X, y, C, backend="numba", **options)
+    g = c * loss + 0.5 * tb.L2Penalty(0.2) + tb.L2Penalty(0.03)
+    descent = tb.GradientDescent(g, 0.3, rng.standard_normal(loss.size).astype(dtype))
+    f = tb.SoftmaxRegression(X[::-1].copy(), y, C, weighted=False) if upper is None else upper
+    lam0 = cases.normal(1, n, dtype=dtype)
+    return tb.BilevelProblem(descent, f, T=T, hyper_map=tb.Sigmoid(), lam0=lam0)
+
+
+def assert_same(plain, fast, method, tol=1e-12):
+    a, b = method(fast), method(plain)
+    for name in ("grad", "w", "alpha_norms"):
+        assert getattr(a, name).dtype == getattr(b, name).dtype
+        assert relative_error(getattr(a, name), getattr(b, name)) < tol, name
+    assert a.value == pytest.approx(b.value, rel=tol)
+    if isinstance(method, tb.KRMD):
+        assert a.cost == b.cost == method.cost(fast)
+
+
+@pytest.mark.parametrize("remember", [0, 1, 4, 99])
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_the_loop_is_the_plain_one(density, remember):
+    plain = problem(density=density, remember=remember, c=0.7)
+    fast = tb.compile(plain)
+    assert type(fast.loop).__name__ == "CleaningOnHost"
+    for method in (*(tb.KRMD(K=K) for K in (0, 1, 2, 5, 9)), tb.RMD()):
+        assert_same(plain, fast, method)
+
+
+@pytest.mark.parametrize("T", [0, 1, 2, 3])
+def test_short_horizons(T):
+    plain = problem(T=T)
+    for K in range(T + 1):
+        assert_same(plain, tb.compile(plain), tb.KRMD(K=K))
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "C"), [(1, 1, 1), (1, 1, 2), (2, 3, 2), (67, 5, 17), (257, 33, 3)]
+)
+def test_any_size(n, d, C):
+    plain = problem(n, d, C, density=1.0)
+    assert_same(plain, tb.compile(plain), tb.KRMD(K=4))
+
+
+def test_float32():
+    plain = problem(dtype=np.float32, T=20)
+    fast = tb.compile(plain)
+    assert_same(plain, fast, tb.KRMD(K=10), 2e-5)
+    lam = plain.lam0.astype(np.float64)
+    np.testing.assert_array_equal(tb.RMD()(fast, lam).grad, tb.RMD()(plain, lam).grad)
+
+
+def test_an_upper_level_that_sees_lam():
+    f = tb.Objective.from_functions(
+        value=lambda w, lam: float((w**2).sum() + (lam**3).sum()),
+        grad=lambda w, lam: 2 * w,
+        grad_lam=lambda w, lam: 3 * lam**2,
+    )
+    plain = problem(upper=f)
+    assert_same(plain, tb.compile(plain), tb.KRMD(K=5))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_the_same_bits_for_any_number_of_threads(threads):
+    one = tb.compile(problem(n=500))
+    one.loop.kernel.lower.threads = 1
+    expected = tb.KRMD(K=5)(one)
+    other = tb.compile(problem(n=500))
+    other.loop.kernel.lower.threads = threads
+    for _ in range(5):
+        found = tb.KRMD(K=5)(other)
+        np.testing.assert_array_equal(found.grad, expected.grad)
+        np.testing.assert_array_equal(found.alpha_norms, expected.alpha_norms)
+
+
+def test_from_many_python_threads_at_once_and_as_a_pickle():
+    fast = tb.compile(problem())
+    fast.loop.kernel.lower.threads = 3
+    expected = tb.KRMD(K=5)(fast).grad
+    with ThreadPoolExecutor(6) as pool:
+        for found in pool.map(lambda _: tb.KRMD(K=5)(fast).grad, range(60)):
+            np.testing.assert_array_equal(found, expected)
+    copy = pickle.loads(pickle.dumps(fast))
+    np.testing.assert_array_equal(tb.KRMD(K=5)(copy).grad, expected)
+
+
+def test_what_is_not_right_is_explained():
+    plain = problem()
+    fast = tb.compile(replace(plain, lam0=None))
+    with pytest.raises(ValueError, match="lam must hold 150 example weights, got shape"):
+        tb.RMD()(fast, np.ones(149))
+    with pytest.raises(ValueError, match="K must be at most the horizon"):
+        tb.KRMD(K=10)(fast, plain.lam0)
+    steep = tb.GradientDescent(plain.transition.objective, 1e200, plain.transition.fixed_start())
+    with pytest.raises(tb.DivergenceError, match="step size"):
+        tb.KRMD(K=3)(tb.compile(replace(plain, transition=steep)))
+    wrong = tb.GradientDescent(plain.transition.objective, 0.1, np.zeros(7))
+    with pytest.raises(ValueError, match="initial must have 400 entries, got 7"):
+        tb.compile(replace(plain, transition=wrong))
