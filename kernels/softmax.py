@@ -44,7 +44,7 @@ _BLOCK = 300_000
 _SPARSE_ROWS = 640
 _CLASSES = 5
 _VECTORS = 4
-#: Adjacent columns that are taken together where they mostly are zero together.
+#: Adjacent columns that are taken together where nonzeros mostly have neighbours.
 _GROUP = 4
 
 _dot, _dot_class = dot_tile(ROWS, _CLASSES), dot_tile(ROWS, 1)
@@ -99,7 +99,8 @@ class Softmax:
         self.chunks = -(-n // (blocks * block))
         self.sizes = (n_classes, ld, stride, vector, blocks, block)
         self.room_size = n * stride
-        self.width = -(-d // _GROUP) * _GROUP * stride if sparse else n_classes * ld
+        # A group may begin in the last column.
+        self.width = (d + _GROUP - 1) * stride if sparse else n_classes * ld
         self._by_class = not sparse
         self.X = _by_column(X, block, stride) if sparse else _padded(X, ld)
         self._buffers: tuple[Array, ...] | None = None
@@ -207,35 +208,49 @@ def _padded(X: Array, ld: int) -> tuple[Array, ...]:
 
 
 def _by_column(X: Any, block: int, stride: int) -> tuple[Array, ...]:
-    """Return the nonzeros of X, block by block of rows, each by groups of adjacent columns.
+    """Return the nonzeros of X, block by block of rows, each in groups of adjacent columns.
 
-    Group columns[q] of block b has, for p from starts[q] to starts[q + 1], the numbers
-    data[p·width : (p + 1)·width] in the row whose scores begin at index[p] of the block's; q goes
-    from blocks[b] to blocks[b + 1]. The width is `_GROUP` or 1: images have their zeros in runs.
+    The groups of block b that begin in column columns[q] have, for p from starts[q] to
+    starts[q + 1], the numbers data[p·width : (p + 1)·width] in the row whose scores begin at
+    index[p] of the block's; q goes from blocks[b] to blocks[b + 1]. The width is `_GROUP` or 1:
+    images have their nonzeros in runs, and a group begins where a run does, or the last one ends.
     """
     from scipy.sparse import csr_array
 
-    n, d = X.shape
-    tall = csr_array(X[: min(n, block)].T)
-    tall.resize(-(-d // _GROUP) * _GROUP, tall.shape[1])
-    # Loads decide: a group of 4 takes as long as 1.75 single numbers.
-    width = _GROUP if 1.75 * len(tall.tobsr(blocksize=(_GROUP, 1)).data) < tall.nnz else 1
+    n = X.shape[0]
     data, index, columns, starts, blocks = [], [], [], [np.zeros(1, np.int64)], [0]
+    width = 0
     for first in range(0, n, block):
-        part = csr_array(X[first : first + block].T)
+        part = csr_array(X[first : first + block])
         part.sum_duplicates()
-        part.resize(-(-d // _GROUP) * _GROUP, part.shape[1])
-        part = part.tobsr(blocksize=(width, 1))
-        used = np.flatnonzero(np.diff(part.indptr))
-        starts.append(part.indptr[used + 1].astype(np.int64) + starts[-1][-1])
-        data.append(part.data.reshape(-1))
-        index.append((part.indices * stride).astype(np.int32))
-        columns.append(used.astype(np.int64) * width)
+        row, column = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr)), part.indices
+        run = _adjacent_before(row, column)
+        if not width:
+            # Loads decide: a group of 4 takes as long as 1.75 single numbers.
+            width = _GROUP if 1.75 * np.count_nonzero(run % _GROUP == 0) < part.nnz else 1
+        begins = run % width == 0
+        group = np.zeros((np.count_nonzero(begins), width), X.dtype)
+        group[np.cumsum(begins) - 1, run % width] = part.data
+        row, column = row[begins], column[begins]
+        order = np.argsort(column, kind="stable")
+        used, counts = np.unique(column, return_counts=True)
+        starts.append(np.cumsum(counts) + starts[-1][-1])
+        data.append(group[order].reshape(-1))
+        index.append((row[order] * stride).astype(np.int32))
+        columns.append(used.astype(np.int64))
         blocks.append(blocks[-1] + len(used))
     return (
         *(np.concatenate(parts) for parts in (data, index, columns, starts)),
         np.array(blocks, np.int64),
     )
+
+
+def _adjacent_before(row: Array, column: Array) -> Array:
+    """Return how many entries are before each in its row without a gap; both are sorted."""
+    place = np.arange(len(row))
+    joined = np.zeros(len(row), bool)
+    joined[1:] = (np.diff(row) == 0) & (np.diff(column) == 1)
+    return place - np.maximum.accumulate(np.where(joined, 0, place))
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:

@@ -134,14 +134,24 @@ def test_zeros_are_skipped_where_that_pays():
     assert not Softmax(csr_array(np.ones_like(X)), y, 10)._by_class
 
 
-def test_columns_that_are_zero_together_are_taken_together():
+def test_adjacent_nonzeros_are_taken_together_where_there_are_many():
     rng = np.random.default_rng(0)
-    groups = np.repeat(rng.random((64, 20)) < 0.3, 4, axis=1)[:, :78]
+    runs = np.repeat(rng.random((64, 20)) < 0.3, 4, axis=1)[:, 2:]
     y = rng.integers(0, 10, 64)
-    for X, together in ((groups * 1.0, True), ((rng.random((64, 78)) < 0.2) * 1.0, False)):
+    for X, together in ((runs * 1.0, True), ((rng.random((64, 78)) < 0.2) * 1.0, False)):
         data, index, *_ = Softmax(X, y, 10).X
         assert (data.size == 4 * index.size) == together
         assert (data.size == index.size) != together
+
+
+def test_a_run_of_nonzeros_is_cut_into_fours_from_where_it_begins():
+    X, y, weights, W, V = case(4, 12, 3)
+    runs = [slice(3, 8), slice(0, 12), slice(11, 12), slice(9, 12)]  # the third joins none before it
+    for row, run in zip(X, runs, strict=True):
+        row[: run.start] = row[run.stop :] = 0
+    kernel = Softmax(X, y, 3, sparse=True)
+    assert kernel.X[1].size == 2 + 3 + 1 + 1
+    assert_equal(products(kernel, W, V, weights), plain(X, y, 3, W, V, weights), 1e-13)
 
 
 def test_sparse_matrices_with_empty_rows_explicit_zeros_and_duplicates():
