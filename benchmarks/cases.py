@@ -112,18 +112,8 @@ def problem(case: Case, backend: str, remember: int = 0) -> tb.BilevelProblem:
         maps: tb.HyperMap = tb.Sigmoid()
     else:
         lower, maps = tb.Quadratic(n.data["curvature"]), tb.Identity()
-        upper = tb.problems.toy().upper if case.kind == "toy" else _Squares()
+        upper = tb.problems.toy().upper if case.kind == "toy" else tb.L2Penalty(0.5)
     descent = tb.GradientDescent(lower, n.step_size, n.w0)
     lam0 = n.lam[0] if case.many else n.lam
     made = tb.BilevelProblem(descent, upper, T=case.T, hyper_map=maps, lam0=lam0)
     return made
-
-
-class _Squares(tb.Objective):
-    """½‖w‖²."""
-
-    def value(self, w: np.ndarray, lam: np.ndarray) -> float:
-        return 0.5 * float(w @ w)
-
-    def grad(self, w: np.ndarray, lam: np.ndarray) -> np.ndarray:
-        return w

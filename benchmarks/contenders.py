@@ -254,7 +254,7 @@ def contenders(case: Case) -> dict[str, Callable[[Case], Call]]:
         loops = {"tinybilevel, kernel": kernel, "tinybilevel, own functions": own_functions}
         return available(OURS | loops | OPPONENTS)
     if case.kind == "quadratic":
-        return available({"tinybilevel, NumPy": OURS["tinybilevel, NumPy"]} | OPPONENTS)
+        return available(OURS | OPPONENTS)
     if case.rows > _MANY:
         few = {name: OPPONENTS[name] for name in ("JAX jit", "torch, explicit adjoint")}
         limits = {name: LIMITS[name] for name in ("reading X", "multiply-adds")}

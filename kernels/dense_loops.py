@@ -16,6 +16,7 @@ from numba import njit
 
 from tinybilevel.kernels.dense import Functions
 from tinybilevel.kernels.forms import build
+from tinybilevel.kernels.loops import IN_ANY_ORDER
 from tinybilevel.kernels.pool import pool, threads, wait
 from tinybilevel.kernels.tiles import count_up
 
@@ -79,7 +80,7 @@ def _loops(g: Functions, f: Functions) -> tuple[Any, Any]:
     """Return the loop for one θ and the loop for many."""
     grad, grad_vjp, evaluate = g.grad, g.grad_vjp, f.evaluate
 
-    @njit(nogil=True)
+    @njit(nogil=True, fastmath=IN_ANY_ORDER)
     def one(g_data, f_data, start, gamma, T, theta, K, w, h, norms, ring, rows):  # type: ignore[no-untyped-def]
         M = start.size
         alpha, change, state = rows[:M], rows[M : 2 * M], rows[2 * M : 3 * M]

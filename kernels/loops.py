@@ -16,7 +16,7 @@ from numba import njit
 from tinybilevel.kernels.pool import pool, threads, wait
 from tinybilevel.kernels.tiles import count_up
 
-__all__ = ["RIPPLED", "SQUARES", "QuadraticLoop"]
+__all__ = ["IN_ANY_ORDER", "RIPPLED", "SQUARES", "QuadraticLoop"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -27,6 +27,10 @@ SQUARES = 1
 
 #: λ of a batch that a thread takes at a time.
 _CHUNK = 64
+#: Entries of w that are taken together where each runs for itself.
+_FEW = 64
+#: What lets sums be taken in vectors; nothing else of IEEE arithmetic is given up.
+IN_ANY_ORDER = {"reassoc", "contract"}
 
 
 class QuadraticLoop:
@@ -35,7 +39,7 @@ class QuadraticLoop:
     Parameters
     ----------
     G : ndarray (M, M) or (M,)
-        A vector is a diagonal.
+        Symmetric; a vector is a diagonal.
     C : ndarray (M, N) or None
         None is the identity.
     d, initial : ndarray (M,)
@@ -112,7 +116,7 @@ def _many(counter, chunks, numbers, gammas, sizes, lams, K, values, grads):  # t
         count_up(counter, 1, 1)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath=IN_ANY_ORDER)
 def _one(numbers, gamma, sizes, lam, K, w, grad, norms, work):  # type: ignore[no-untyped-def]
     M, N, T, upper, diagonal, mapped = sizes
     size_G, size_C = (M if diagonal else M * M), (M * N if mapped else 0)
@@ -130,12 +134,14 @@ def _one(numbers, gamma, sizes, lam, K, w, grad, norms, work):  # type: ignore[n
         else:
             center[j] += lam[j]
     if diagonal:
-        # Each entry of w runs for itself: in a register, all T steps of it.
-        for j in range(M):
-            away, keep = w[j] - center[j], 1 - gamma * G[j]
-            for _ in range(T):
-                away *= keep
-            w[j] = center[j] + away
+        # Each entry of w runs for itself: a few of them, all T steps.
+        for first in range(0, M, _FEW):
+            few = slice(first, min(first + _FEW, M))
+            for j in range(few.start, few.stop):
+                alpha[j], curved[j] = w[j] - center[j], 1 - gamma * G[j]
+            _shrink(alpha[few], curved[few], T)
+            for j in range(few.start, few.stop):
+                w[j] = center[j] + alpha[j]
     else:
         for _ in range(T):
             for j in range(M):
@@ -149,14 +155,11 @@ def _one(numbers, gamma, sizes, lam, K, w, grad, norms, work):  # type: ignore[n
         for j in range(M):
             norms[0] += alpha[j] * alpha[j]
     if diagonal:
-        for j in range(M):
-            a, s, keep = alpha[j], 0.0, 1 - gamma * G[j]
-            for k in range(K):
-                s += a
-                a *= keep
-                if norms.size:
-                    norms[k + 1] += a * a
-            total[j] = gamma * G[j] * s
+        for first in range(0, M, _FEW):
+            few = slice(first, min(first + _FEW, M))
+            _shrink_and_sum(alpha[few], curved[few], K, total[few], norms)
+            for j in range(few.start, few.stop):
+                total[j] *= gamma * G[j]
     else:
         for k in range(K):
             _multiply(G, alpha, curved)
@@ -180,6 +183,43 @@ def _one(numbers, gamma, sizes, lam, K, w, grad, norms, work):  # type: ignore[n
 
 
 @njit(nogil=True, cache=True)
+def _shrink(away, keep, T):  # type: ignore[no-untyped-def]
+    """away *= keep, T times."""
+    if away.size == _FEW:  # in vectors
+        for _ in range(T):
+            for j in range(_FEW):
+                away[j] *= keep[j]
+        return
+    for j in range(away.size):
+        a = away[j]
+        for _ in range(T):
+            a *= keep[j]
+        away[j] = a
+
+
+@njit(nogil=True, cache=True, fastmath=IN_ANY_ORDER)
+def _shrink_and_sum(alpha, keep, K, total, norms):  # type: ignore[no-untyped-def]
+    """K times, total += alpha and alpha *= keep; add its square norms to norms[1:]."""
+    if alpha.size == _FEW:
+        for k in range(K):
+            square = 0.0
+            for j in range(_FEW):
+                total[j] += alpha[j]
+                alpha[j] *= keep[j]
+                square += alpha[j] * alpha[j]
+            if norms.size:
+                norms[k + 1] += square
+        return
+    for j in range(alpha.size):
+        a = alpha[j]
+        for k in range(K):
+            total[j] += a
+            a *= keep[j]
+            if norms.size:
+                norms[k + 1] += a * a
+
+
+@njit(nogil=True, cache=True, fastmath=IN_ANY_ORDER)
 def _multiply(G, v, out):  # type: ignore[no-untyped-def]
     for i in range(v.size):
         total = 0.0

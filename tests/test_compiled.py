@@ -30,6 +30,7 @@ def quadratic(M, N, T, seed, *, diagonal=False, identity=False, offset=True, upp
         Coupled(0.7, 0.3),
         tb.Quadratic(rng.random(M), np.zeros((M, N)), rng.standard_normal(M)),
         tb.problems.toy(biased=True).upper if N == 2 else Coupled(2.0, -1.0),
+        tb.L2Penalty(0.7),
     )[upper]
     descent = tb.GradientDescent(g, 0.3, rng.standard_normal(M))
     return tb.BilevelProblem(descent, f, T=T, lam0=rng.standard_normal(N))
@@ -42,7 +43,7 @@ def quadratic(M, N, T, seed, *, diagonal=False, identity=False, offset=True, upp
     diagonal=st.booleans(),
     identity=st.booleans(),
     offset=st.booleans(),
-    upper=st.integers(0, 2),
+    upper=st.integers(0, 3),
     share=st.floats(0, 1),
 )
 def test_the_compiled_loop_is_the_plain_one(sizes, seed, diagonal, identity, offset, upper, share):
@@ -58,6 +59,15 @@ def test_the_compiled_loop_is_the_plain_one(sizes, seed, diagonal, identity, off
             assert relative_error(getattr(a, name), getattr(b, name)) < 1e-12
         assert a.value == pytest.approx(b.value, rel=1e-12, abs=1e-12)
         assert a.K == b.K
+
+
+@pytest.mark.parametrize("M", [63, 64, 65, 128, 200])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_more_entries_than_are_taken_together(M, diagonal):
+    plain = quadratic(M, M, 30, 0, diagonal=diagonal, identity=True, upper=3)
+    a, b = (tb.KRMD(K=11)(problem) for problem in (tb.compile(plain), plain))
+    for name in ("grad", "w", "alpha_norms"):
+        assert relative_error(getattr(a, name), getattr(b, name)) < 1e-13
 
 
 @pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 1000])

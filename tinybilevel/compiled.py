@@ -33,9 +33,10 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     - Small problems, where the interpreter takes most of the time: a call takes microseconds, and
       `Method.batch` takes many λ at once, on all cores. They are made when first called, which
       takes some seconds in each process.
-    - Quadratics among them, in float64: their products do not depend on w_t, so that no state is
-      kept. Numba keeps this loop on disk. On a GPU, a batch has a thread for each λ (there it is
-      only the batch that is compiled), and `Method.batch` takes many problems at once.
+    - Quadratics, in float64: their products do not depend on w_t, so that no state is kept. Those
+      with a diagonal gain at any size. Numba keeps this loop on disk. On a GPU, a batch has a
+      thread for each λ (there it is only the batch that is compiled), and `Method.batch` takes
+      many problems at once.
     - Weighted softmax regression on large data, as in `problems.hypercleaning`: what its kernels
       do, without the interpreter between two steps.
     - The same on a GPU: three launches per step, recorded as a CUDA graph at the first call with
@@ -49,9 +50,9 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
         ``tinybilevel.problems``, and objectives from functions that Numba has compiled; of sums of
         these, and of these on a block of λ. Or the lower level is a weighted `SoftmaxRegression`
         that has a kernel, with fixed `L2Penalty` terms, under any upper level. On a GPU, a
-        `Quadratic` without a `hyper_map` under an upper level of ``tinybilevel.problems`` or a
-        `Quadratic` with a diagonal G and C = 0, or a weighted `SoftmaxRegression` with fixed
-        `L2Penalty` terms under an unweighted one.
+        `Quadratic` without a `hyper_map` under an upper level of ``tinybilevel.problems``, a fixed
+        `L2Penalty`, or a `Quadratic` with a diagonal G and C = 0; or a weighted
+        `SoftmaxRegression` with fixed `L2Penalty` terms under an unweighted one.
 
     Returns
     -------

@@ -146,7 +146,8 @@ def test_adjacent_nonzeros_are_taken_together_where_there_are_many():
 
 def test_a_run_of_nonzeros_is_cut_into_fours_from_where_it_begins():
     X, y, weights, W, V = case(4, 12, 3)
-    runs = [slice(3, 8), slice(0, 12), slice(11, 12), slice(9, 12)]  # the third joins none before it
+    # The third begins where the second would go on.
+    runs = [slice(3, 8), slice(0, 12), slice(11, 12), slice(9, 12)]
     for row, run in zip(X, runs, strict=True):
         row[: run.start] = row[run.stop :] = 0
     kernel = Softmax(X, y, 3, sparse=True)
