@@ -79,6 +79,33 @@ def test_an_upper_level_that_sees_lam():
     assert_same(plain, tb.compile(plain), tb.KRMD(K=5))
 
 
+class Direct(tb.L2Penalty):
+    """‖w‖² + λᵀa, whose gradient in λ is its own memory."""
+
+    def __init__(self):
+        super().__init__(1.0)
+        self.direct = cases.normal(2, 150)
+
+    def grad_lam(self, w, lam):
+        return self.direct
+
+
+def test_what_the_upper_level_returns_stays_its_own():
+    fast = tb.compile(problem(upper=Direct()))
+    first = tb.KRMD(K=5)(fast).grad
+    np.testing.assert_array_equal(tb.KRMD(K=5)(fast).grad, first)
+
+
+def test_a_kept_softmax_is_taken_up_and_not_computed_again():
+    fast = tb.compile(problem(remember=3))
+    kernel, theta = fast.loop.kernel, fast.hyper_map(fast.lam0)
+    w, run = kernel.forward(theta, 5)
+    assert len(run.kept) == 3
+    run.kept[2] = np.nan
+    norms = kernel.backward(run, w, np.zeros(150))
+    np.testing.assert_array_equal(np.isnan(norms), [False, False, True, True, True])
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_the_same_bits_for_any_number_of_threads(threads):
     one = tb.compile(problem(n=500))
@@ -113,6 +140,29 @@ def test_what_is_not_right_is_explained():
     steep = tb.GradientDescent(plain.transition.objective, 1e200, plain.transition.fixed_start())
     with pytest.raises(tb.DivergenceError, match="step size"):
         tb.KRMD(K=3)(tb.compile(replace(plain, transition=steep)))
+    overflows = replace(plain, transition=steep, upper=tb.L2Penalty(1.0), T=1)
+    with pytest.raises(tb.DivergenceError, match="the upper level"):
+        tb.KRMD(K=0)(tb.compile(overflows))
     wrong = tb.GradientDescent(plain.transition.objective, 0.1, np.zeros(7))
     with pytest.raises(ValueError, match="initial must have 400 entries, got 7"):
         tb.compile(replace(plain, transition=wrong))
+
+
+def test_what_the_loop_does_not_know_is_refused():
+    plain = problem()
+    loss = plain.transition.objective.terms[0][1]
+    start = plain.transition.fixed_start()
+    large = tb.SoftmaxRegression(
+        np.ones((2000, 1000), np.float32), np.zeros(2000, int), 10, backend="numba"
+    )
+    for descent in (
+        tb.GradientDescent(loss, 0.1, start, batches=np.zeros((9, 3), int)),
+        tb.GradientDescent(large, 0.1, np.zeros(10_000)),
+        tb.GradientDescent(
+            tb.SoftmaxRegression(large.X, large.y, 10, weighted=False, backend="numba"),
+            0.1,
+            np.zeros(10_000, np.float32),
+        ),
+    ):
+        with pytest.raises(TypeError, match="compile"):
+            tb.compile(tb.BilevelProblem(descent, plain.upper, T=9))
