@@ -176,9 +176,8 @@ def _one(numbers, gamma, sizes, lam, K, w, grad, norms, work):  # type: ignore[n
                 grad[i] += C[j * N + i] * total[j]
         else:
             grad[j] += total[j]
-        value += 0 * w[j]  # NaN if w_j is not finite
     for i in range(N):
-        value += 0 * grad[i]
+        value += 0 * grad[i]  # NaN if it is not finite; f sees all of w
     return value
 
 

@@ -91,7 +91,7 @@ class Softmax:
         stride = -(-n_classes // vector) * vector
         if sparse is None:
             sparse = not isinstance(X, np.ndarray) or _skipping_pays(X, n_classes, stride)
-        ld = stride if sparse else -(-d // vector) * vector
+        ld = n_classes if sparse else -(-d // vector) * vector
         # Chunks of whole blocks, blocks of whole tiles.
         most = _SPARSE_ROWS if sparse else max(_BLOCK // (ld * X.dtype.itemsize), 1)
         blocks = -(-n // (_CHUNKS * most))
@@ -99,8 +99,12 @@ class Softmax:
         self.chunks = -(-n // (blocks * block))
         self.sizes = (n_classes, ld, stride, vector, blocks, block)
         self.room_size = n * stride
-        # A group may begin in the last column.
-        self.width = (d + _GROUP - 1) * stride if sparse else n_classes * ld
+        # W lies as d rows of C where zeros are skipped, the sum over examples as d rows of vectors;
+        # a group may begin in the last row. Otherwise both lie as C rows of d.
+        self.layout = (d, n_classes, ld, stride) if sparse else (n_classes, d, ld, ld)
+        groups = d + _GROUP - 1
+        self.width = groups * ld + stride if sparse else n_classes * ld
+        self._sum_width = groups * stride if sparse else n_classes * ld
         self._by_class = not sparse
         self.X = _by_column(X, block, stride) if sparse else _padded(X, ld)
         self._buffers: tuple[Array, ...] | None = None
@@ -156,10 +160,11 @@ class Softmax:
         """Return memory for the scores of each thread's block, and for the sum of each chunk."""
         *_, stride, _, _, block = self.sizes
         scratch = aligned((self.threads, 2, block * stride), self.dtype)
-        return scratch, aligned((self.chunks, self.width), self.dtype)
+        return scratch, aligned((self.chunks, self._sum_width), self.dtype)
 
     def _allocate(self) -> tuple[Array, ...]:
-        return aligned((3, self.width), self.dtype), *self.loop_memory()
+        factors = aligned((2, self.width), self.dtype)
+        return factors, aligned((self._sum_width,), self.dtype), *self.loop_memory()
 
     def _run(
         self,
@@ -171,7 +176,7 @@ class Softmax:
         kept: Array | None,
     ) -> Array:
         """Run a product; return its sum over examples, (C, d), in working memory."""
-        factors, scratch, sums = self._buffers or self._allocate()
+        factors, total, scratch, sums = self._buffers or self._allocate()
         self.matrix(factors[0])[...] = W
         if product == GRAD_VJP:
             self.matrix(factors[1])[...] = V
@@ -185,14 +190,16 @@ class Softmax:
         wait(counter, self.chunks)
         if product == LOSSES:
             return per_example
-        return self.matrix(np.add.reduce(sums, axis=0, out=factors[2]))
+        return self._view(np.add.reduce(sums, axis=0, out=total), self.layout[3])
 
     def matrix(self, flat: Array) -> Array:
-        """View as (C, d) what is kept in padded rows of features or of classes, (width,)."""
-        n_classes, ld = self.sizes[:2]
-        if self._by_class:
-            return flat.reshape(n_classes, ld)[:, : self.shape[1]]
-        return flat.reshape(-1, ld)[: self.shape[1], :n_classes].T
+        """View as (C, d) the memory of a W, (width,)."""
+        return self._view(flat, self.layout[2])
+
+    def _view(self, flat: Array, ld: int) -> Array:
+        rows, length = self.layout[:2]
+        matrix = flat[: rows * ld].reshape(rows, ld)[:, :length]
+        return matrix if self._by_class else matrix.T
 
 
 def _skipping_pays(X: Array, n_classes: int, stride: int) -> bool:
@@ -301,12 +308,12 @@ def _add_up(X, b, first, rows, R, sizes, G):  # type: ignore[no-untyped-def]
     if blocks.size:
         single = data.size == index.size
         for q in range(blocks[b], blocks[b + 1]):
-            first_p, last_p, g = starts[q], starts[q + 1], columns[q] * ld
+            first_p, last_p, g = starts[q], starts[q + 1], columns[q] * stride
             for c in range(0, stride, vector):
                 if single:
-                    _gather(data, index, first_p, last_p, R, c, G, g + c, ld)
+                    _gather(data, index, first_p, last_p, R, c, G, g + c, stride)
                 else:
-                    _gather_group(data, index, first_p, last_p, R, c, G, g + c, ld)
+                    _gather_group(data, index, first_p, last_p, R, c, G, g + c, stride)
         return
     x = first * ld
     wide, far = classes - classes % _CLASSES, ld - ld % (_VECTORS * vector)

@@ -1,8 +1,8 @@
 """T steps of gradient descent on softmax regression with an L2 penalty, and K back, on threads.
 
 g = s Σ_i θ_i ℓ_i(W) + ρ‖W‖², so that a step is (1 − 2γρ) w − γ s Σ_i …, and a product likewise.
-From one step to the next nobody returns to the interpreter. States lie in the padded rows of the
-kernels, where a step is one pass over them.
+From one step to the next nobody returns to the interpreter. States lie as the kernels read them,
+and a step is one pass over the data.
 
 The work is a queue of tickets, numbered. A step has a ticket for each chunk of rows and then one
 for each piece of w; who takes a ticket waits until all tickets of what came before are done. So
@@ -98,8 +98,8 @@ class Run:
         lower = self.lower
         # The next ticket, how many are done, and the next thread's scratch.
         counter = np.zeros(3, np.int64)
-        data = lower.X, lower.y, lower.sizes, self.theta, *self.factors, self._scratch, self._sums
-        args = (counter, steps, *data, *arrays)
+        data = lower.X, lower.y, lower.sizes, lower.layout, self.theta, *self.factors
+        args = (counter, steps, *data, self._scratch, self._sums, *arrays)
         pool.share(lower.threads - 1, work, args)
         work(*args)
         wait(counter, steps * (len(self._sums) + _PIECES))
@@ -120,25 +120,26 @@ def _next(counter, steps, chunks):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _update(piece, keep, scale, sums, w, out):  # type: ignore[no-untyped-def]
-    """Write a piece of keep w + scale Σ_k sums[k] to out; return its square norm."""
-    length = -(-w.size // _PIECES)
-    first, last = piece * length, min((piece + 1) * length, w.size)
-    for j in range(first, last):
-        out[j] = sums[0, j]
+def _update(piece, layout, keep, scale, sums, w, out):  # type: ignore[no-untyped-def]
+    """Write some rows of keep w + scale Σ_k sums[k] to out; return their square norm."""
+    rows, length, ld, sum_ld = layout
+    each = -(-rows // _PIECES)
+    first, last = piece * each, min((piece + 1) * each, rows)
+    total, square = sums[0], w.dtype.type(0)
     for k in range(1, sums.shape[0]):
-        for j in range(first, last):
-            out[j] += sums[k, j]
-    square = w.dtype.type(0)
-    for j in range(first, last):
-        out[j] = keep * w[j] + scale * out[j]
-        square += out[j] * out[j]
+        for j in range(first * sum_ld, last * sum_ld):
+            total[j] += sums[k, j]
+    for i in range(first, last):
+        for j in range(length):
+            x = keep * w[i * ld + j] + scale * total[i * sum_ld + j]
+            out[i * ld + j] = x
+            square += x * x
     return square
 
 
 @njit(nogil=True, cache=True)
 def _descend(  # type: ignore[no-untyped-def]
-    counter, T, X, y, sizes, theta, keep, scale, scratch, sums, rows, ring, kept
+    counter, T, X, y, sizes, layout, theta, keep, scale, scratch, sums, rows, ring, kept
 ):
     mine = scratch[count_up(counter, 2, 1)]
     chunks = sums.shape[0]
@@ -152,7 +153,7 @@ def _descend(  # type: ignore[no-untyped-def]
             P = kept[place] if place < kept.shape[0] else nowhere
             take_chunk(which, GRAD, X, y, theta, w, w, mine, sums[which], nowhere, P, sizes)
         else:
-            _update(which - chunks, keep, scale, sums, w, ring[(T - t - 1) % rows])
+            _update(which - chunks, layout, keep, scale, sums, w, ring[(T - t - 1) % rows])
         count_up(counter, 1, 1)
 
 
@@ -163,6 +164,7 @@ def _ascend(  # type: ignore[no-untyped-def]
     X,
     y,
     sizes,
+    layout,
     theta,
     keep,
     scale,
@@ -195,5 +197,5 @@ def _ascend(  # type: ignore[no-untyped-def]
                 h[i] += scale * along[i]
         else:
             piece, out = which - chunks, alphas[(k + 1) % 2]
-            squares[k, piece] = _update(piece, keep, scale, sums, alpha, out)
+            squares[k, piece] = _update(piece, layout, keep, scale, sums, alpha, out)
         count_up(counter, 1, 1)

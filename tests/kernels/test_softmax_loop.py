@@ -61,6 +61,14 @@ def test_any_size(n, d, C):
     assert_same(plain, tb.compile(plain), tb.KRMD(K=4))
 
 
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_a_backward_step_takes_the_memory_of_one_state(density):
+    plain = problem(d=300, density=density)
+    kernel, theta = tb.compile(plain).loop.kernel, plain.hyper_map(plain.lam0)
+    sizes = [kernel.forward(theta, K)[1].ring.nbytes for K in (2, 3)]
+    assert 3000 * 8 <= sizes[1] - sizes[0] < 1.02 * 3000 * 8
+
+
 def test_float32():
     plain = problem(dtype=np.float32, T=20)
     fast = tb.compile(plain)
