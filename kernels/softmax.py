@@ -226,7 +226,7 @@ def _by_column(X: Any, block: int, stride: int) -> tuple[Array, ...]:
 
     n = X.shape[0]
     data, index, columns, starts, blocks = [], [], [], [np.zeros(1, np.int64)], [0]
-    width = 0
+    width = total = 0
     for first in range(0, n, block):
         part = csr_array(X[first : first + block])
         part.sum_duplicates()
@@ -241,7 +241,8 @@ def _by_column(X: Any, block: int, stride: int) -> tuple[Array, ...]:
         row, column = row[begins], column[begins]
         order = np.argsort(column, kind="stable")
         used, counts = np.unique(column, return_counts=True)
-        starts.append(np.cumsum(counts) + starts[-1][-1])
+        starts.append(np.cumsum(counts) + total)
+        total += len(row)
         data.append(group[order].reshape(-1))
         index.append((row[order] * stride).astype(np.int32))
         columns.append(used.astype(np.int64))

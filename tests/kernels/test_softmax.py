@@ -169,6 +169,16 @@ def test_sparse_matrices_with_empty_rows_explicit_zeros_and_duplicates():
     assert_equal(found, plain(X, y, 4, W, V, weights), 1e-13)
 
 
+@pytest.mark.parametrize("zero", [slice(0, 100), slice(200, 300), slice(0, 400)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_blocks_of_zeros(zero, layout):
+    sparse, density = LAYOUTS[layout]
+    X, y, weights, W, V = case(400, 6, 3, density=density)
+    X[zero] = 0
+    found = products(Softmax(X, y, 3, sparse=sparse), W, V, weights)
+    assert_equal(found, plain(X, y, 3, W, V, weights), 1e-13)
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 def test_layouts_and_read_only_arrays(sparse):
     X, y, weights, W, V = case(30, 20, 5, density=0.5)
