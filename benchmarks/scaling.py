@@ -30,29 +30,30 @@ def seconds(calls: dict[int, Callable[[], object]], rounds: int = 7) -> dict[int
     return {size: median(taken) for size, taken in samples.items()}
 
 
-def call(case: Case, backend: str) -> Callable[[], object]:
-    """Return one hypergradient of tinybilevel."""
-    at, method = problem(case, backend), tb.KRMD(K=case.K)
-    at = tb.compile(at) if backend == "numba" else at
+def call(case: Case, who: str) -> Callable[[], object]:
+    """Return one hypergradient of tinybilevel: ``numpy``, ``numba`` or ``compiled``."""
+    compiled = who == "compiled"
+    at, method = problem(case, "numba" if compiled else who), tb.KRMD(K=case.K)
+    at = tb.compile(at) if compiled else at
     return lambda: method(at)
 
 
-def slopes(backend: str) -> None:
+def slopes(who: str) -> None:
     """Print the slope against each size."""
     base = Case("hypercleaning", K=1, dtype="float32")
     deep = base.at(T=400, K=400)
     series = {
-        "T = 50 … 800, K = 1": {T: call(base.at(T=T), backend) for T in (50, 100, 200, 400, 800)},
-        "T = K = 50 … 800": {T: call(base.at(T=T, K=T), backend) for T in (50, 100, 200, 400, 800)},
+        "T = 50 … 800, K = 1": {T: call(base.at(T=T), who) for T in (50, 100, 200, 400, 800)},
+        "T = K = 50 … 800": {T: call(base.at(T=T, K=T), who) for T in (50, 100, 200, 400, 800)},
         "rows = 5,000 … 40,000, T = K = 10": {
-            n: call(deep.at(T=10, K=10, rows=n), backend) for n in (5000, 10_000, 20_000, 40_000)
+            n: call(deep.at(T=10, K=10, rows=n), who) for n in (5000, 10_000, 20_000, 40_000)
         },
     }
     for name, calls in series.items():
         found = seconds(calls)
         slope = np.polyfit(np.log(list(found)), np.log(list(found.values())), 1)[0]
         times = ", ".join(f"{1e3 * t:.3g}" for t in found.values())
-        print(f"| {backend} | {name} | {times} ms | {slope:.3f} |", flush=True)
+        print(f"| {who} | {name} | {times} ms | {slope:.3f} |", flush=True)
 
 
 def spin() -> None:
@@ -61,9 +62,9 @@ def spin() -> None:
         pass
 
 
-def busy(backend: str) -> None:
+def busy(who: str) -> None:
     """Print the time beside a busy process over the idle time, in interleaved rounds."""
-    one = call(Case("hypercleaning", K=5, dtype="float32"), backend)
+    one = call(Case("hypercleaning", K=5, dtype="float32"), who)
     one()
     idle, loaded = [], []
     for _ in range(9):
@@ -75,15 +76,15 @@ def busy(backend: str) -> None:
         neighbour.terminate()
         neighbour.join()
     ratio = median(loaded) / median(idle)
-    print(f"| {backend} | one busy core | {1e3 * median(idle):.3g} ms idle | {ratio:.2f} |")
+    print(f"| {who} | one busy core | {1e3 * median(idle):.3g} ms idle | {ratio:.2f} |")
 
 
 def main() -> None:
     """Print the table."""
-    print("| backend | | | slope, or ratio |\n|---|---|--:|--:|")
-    for backend in ("numba", "numpy"):
-        slopes(backend)
-        busy(backend)
+    print("| | | | slope, or ratio |\n|---|---|--:|--:|")
+    for who in ("compiled", "numba", "numpy"):
+        slopes(who)
+        busy(who)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-from numba import config, njit
+from numba import config, njit, types
 
 from tinybilevel.kernels.tiles import count_up
 
@@ -74,11 +74,31 @@ def look_out(shared, seen, looks):  # type: ignore[no-untyped-def]
             return
 
 
+if os.name == "posix":
+    _usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
+
+    @njit(nogil=True, cache=True)
+    def _rest():  # type: ignore[no-untyped-def]
+        _usleep(50)
+
+else:
+
+    @njit(nogil=True, cache=True)
+    def _rest():  # type: ignore[no-untyped-def]
+        pass
+
+
 @njit(nogil=True, cache=True)
 def wait(counter, chunks):  # type: ignore[no-untyped-def]
-    """Return once counter[1], the chunks that are done, has come to `chunks`."""
+    """Return once counter[1], the chunks that are done, has come to `chunks`.
+
+    Who waits for long leaves its core: whoever is to do them may have none.
+    """
+    looks = 0
     while count_up(counter, 1, 0) < chunks:
-        pass
+        looks += 1
+        if looks > _LOOKS:
+            _rest()
 
 
 pool = Pool()

@@ -113,9 +113,7 @@ def _next(counter, steps, chunks):  # type: ignore[no-untyped-def]
     step, which = k // each, k % each
     if step >= steps:
         return -1, 0
-    before = step * each + (chunks if which >= chunks else 0)
-    while count_up(counter, 1, 0) < before:
-        pass
+    wait(counter, step * each + (chunks if which >= chunks else 0))
     return step, which
 
 
