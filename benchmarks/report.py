@@ -127,7 +127,7 @@ def plot(results: list[dict[str, Any]], out: Path) -> None:
             ours = name.startswith("tinybilevel")
             look = dict(ls="-" if ours else "--", lw=2 if ours else 1, marker="o", ms=3)
             if name in LIMITS:
-                look = dict(ls=":", color="0.4", marker="x" if name == "reading X" else ".")
+                look = dict(ls=":", color="0.4", marker="x.+"[list(LIMITS).index(name)])
             ax.plot(*zip(*points, strict=True), label=name, **look)
         ax.set(xlabel="K", title=dtype, yscale="log")
     axes[0].set_ylabel("one hypergradient, ms")
