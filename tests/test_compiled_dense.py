@@ -70,6 +70,7 @@ def upper(kind, N, dtype):
         "half": 0.5 * softmax(dtype),
         "block": tb.L2Penalty(groups=[0, 1] * 3).on(slice(3, 5)),
         "functions": tb.Objective.from_functions(value_without_lam, grad_without_lam),
+        "own grad_lam": tb.Objective.from_functions(**NJIT),
         "with lam": 0.5 * tb.Quadratic(np.ones(M, dtype), np.ones((M, N), dtype))
         + tb.L2Penalty(0.1),
     }[kind]
@@ -118,9 +119,11 @@ def test_every_lower_level(kind):
         assert_same(replace(plain, T=T), tb.compile(replace(plain, T=T)), tb.RMD())
 
 
-@pytest.mark.parametrize("above", ["coupled", "half", "block", "functions", "with lam"])
+@pytest.mark.parametrize(
+    "above", ["coupled", "half", "block", "functions", "own grad_lam", "with lam"]
+)
 def test_every_upper_level(above):
-    plain = problem("dense", above)
+    plain = problem("dense, identity" if above == "own grad_lam" else "dense", above)
     assert_same(plain, tb.compile(plain), tb.KRMD(K=3))
 
 
