@@ -8,8 +8,15 @@ from typing import Any
 
 from numba import cuda, from_dtype
 
-from tinybilevel.kernels import loops
 from tinybilevel.kernels.cuda import blocks, launch
+from tinybilevel.kernels.loops import (
+    QuadraticLoop,
+    _multiply,
+    _shrink,
+    _shrink_and_sum,
+    _upper,
+)
+from tinybilevel.kernels.loops import _one as _one_on_host
 
 __all__ = ["LARGEST", "batch"]
 
@@ -23,13 +30,13 @@ def _for_device(body: Any) -> Any:
 
 
 # The very code that `loops` compiles for the processor, with what it calls, for the device.
-_names = "_multiply", "_shrink", "_shrink_and_sum", "_upper"
-_calls = {name: _for_device(getattr(loops, name).py_func) for name in _names}
-_body = loops._one.py_func
+_called = _multiply, _shrink, _shrink_and_sum, _upper
+_calls = {f.__name__: _for_device(f.py_func) for f in _called}
+_body = _one_on_host.py_func
 _one = _for_device(FunctionType(_body.__code__, {**_body.__globals__, **_calls}, _body.__name__))
 
 
-def batch(loop: loops.QuadraticLoop, lams: Any, K: int, values: Any, grads: Any) -> None:
+def batch(loop: QuadraticLoop, lams: Any, K: int, values: Any, grads: Any) -> None:
     """Write f and h_{T−K} for each row of `lams`; the loop's numbers are on the device."""
     kernel = _many(loop.M, grads.dtype)
     data = loop.numbers, grads.dtype.type(loop.step_size), *loop.sizes
