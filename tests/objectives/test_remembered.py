@@ -107,6 +107,17 @@ def test_minibatches_and_a_mix_of_dtypes_do_without(spied):
         found = [method(problem(tb.GradientDescent, r, **options), lam).grad for r in (0, 12)]
         np.testing.assert_array_equal(*found)
     assert not spied
+    X, y = cases.normal(0, 40, 6), np.arange(40) % 3
+    g, plain = (tb.SoftmaxRegression(X, y, backend="numpy", remember=r).bound() for r in (3, 0))
+    w, alpha = cases.normal(1, 2, 18)
+    half = w.astype(np.float32)
+    for at, lam in ((half, np.ones(40)), (w, np.ones(40, np.float32))):
+        g.grad(at, lam)
+        for one, other in zip(
+            g.grad_vjp(at, lam, alpha), plain.grad_vjp(at, lam, alpha), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+    assert not spied
 
 
 @pytest.mark.parametrize("remember", [-1, 1.5, None])
