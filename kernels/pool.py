@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -13,13 +14,13 @@ from numba import config, njit, types
 
 from tinybilevel.kernels.tiles import count_up
 
-__all__ = ["pool", "threads", "wait"]
+__all__ = ["LOOKS", "core", "part", "pool", "rest", "threads", "wait"]
 
 Task = tuple[Callable[..., None], tuple[Any, ...]]
 
 #: Looks for the next task before a thread goes to sleep, some 0.1 ms: longer than the time between
 #: two steps, since a thread that is woken may be late or land on its waker's core.
-_LOOKS = 20_000
+LOOKS = 20_000
 
 
 def threads() -> int:
@@ -57,7 +58,7 @@ class Pool:
             function, args = tasks.get()
             function(*args)
             del function, args
-            look_out(shared, seen + 1, _LOOKS)
+            look_out(shared, seen + 1, LOOKS)
 
 
 @njit(nogil=True, cache=True)
@@ -78,14 +79,66 @@ if os.name == "posix":
     _usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
 
     @njit(nogil=True, cache=True)
-    def _rest():  # type: ignore[no-untyped-def]
+    def rest():  # type: ignore[no-untyped-def]
+        """Leave the core to whoever may need it."""
         _usleep(50)
 
 else:
 
     @njit(nogil=True, cache=True)
-    def _rest():  # type: ignore[no-untyped-def]
+    def rest():  # type: ignore[no-untyped-def]
+        """Go on at once."""
+
+
+if sys.platform == "linux":
+    _cpu = types.ExternalFunction("sched_getcpu", types.int32())
+    _mask = types.int32(types.int32, types.intp, types.intp)
+    _allowed = types.ExternalFunction("sched_getaffinity", _mask)
+    _allow = types.ExternalFunction("sched_setaffinity", _mask)
+
+    @njit(nogil=True, cache=True)
+    def core():  # type: ignore[no-untyped-def]
+        """Return which core this thread is on."""
+        return _cpu()
+
+    @njit(nogil=True, cache=True)
+    def _leave_core(mask):  # type: ignore[no-untyped-def]
+        # For a moment, all cores are allowed that were, but this one.
+        if _allowed(0, mask[0].nbytes, mask.ctypes.data) < 0:
+            return
+        mask[1], at = mask[0], _cpu()
+        mask[1, at // 64] &= ~(np.uint64(1) << np.uint64(at % 64))
+        if _allow(0, mask[1].nbytes, mask[1].ctypes.data) == 0:
+            _allow(0, mask[0].nbytes, mask.ctypes.data)
+
+else:
+
+    @njit(nogil=True, cache=True)
+    def core():  # type: ignore[no-untyped-def]
+        """Return 0: it isn't known."""
+        return 0
+
+    @njit(nogil=True, cache=True)
+    def _leave_core(mask):  # type: ignore[no-untyped-def]
         pass
+
+
+@njit(nogil=True, cache=True)
+def part(cores, me):  # type: ignore[no-untyped-def]
+    """Go to another core, once, if another of these threads was last seen on this one.
+
+    cores[:, 0] says where each was seen, cores[:, 1] whether it has gone. Two threads on one core
+    beside another process's are as fair to the scheduler as one on each, so it leaves them.
+    """
+    if cores[me, 1]:
+        return
+    at = core()
+    for other in range(len(cores)):
+        if other != me and cores[other, 0] == at:
+            cores[me, 1] = 1
+            # Held here until the system is done with where it lies.
+            _leave_core(np.zeros((2, 16), np.uint64))
+            return
 
 
 @njit(nogil=True, cache=True)
@@ -97,8 +150,8 @@ def wait(counter, chunks):  # type: ignore[no-untyped-def]
     looks = 0
     while count_up(counter, 1, 0) < chunks:
         looks += 1
-        if looks > _LOOKS:
-            _rest()
+        if looks > LOOKS:
+            rest()
 
 
 pool = Pool()

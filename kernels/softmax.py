@@ -156,11 +156,11 @@ class Softmax:
             out[...] = self._run(KEPT_VJP, V, V, weights, mixed, kept)
         return out
 
-    def loop_memory(self) -> tuple[Array, Array]:
+    def loop_memory(self, copies: int = 1) -> tuple[Array, Array]:
         """Return memory for the scores of each thread's block, and for the sum of each chunk."""
         *_, stride, _, _, block = self.sizes
         scratch = aligned((self.threads, 2, block * stride), self.dtype)
-        return scratch, aligned((self.chunks, self._sum_width), self.dtype)
+        return scratch, aligned((copies * self.chunks, self._sum_width), self.dtype)
 
     def _allocate(self) -> tuple[Array, ...]:
         factors = aligned((2, self.width), self.dtype)

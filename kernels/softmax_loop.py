@@ -5,8 +5,12 @@ From one step to the next nobody returns to the interpreter. States lie as the k
 and a step is one pass over the data.
 
 The work is a queue of tickets, numbered. A step has a ticket for each chunk of rows and then one
-for each piece of w; who takes a ticket waits until all tickets of what came before are done. So
-whoever is there takes the next one, and nobody waits for a thread that has not come.
+for each piece of w, and a ticket is there to be taken once all tickets of what came before are
+done. So whoever is there takes the next one, and nobody waits for a thread that has not come.
+
+Nor for one that has lost its core to another process in the middle of a chunk: whoever has waited
+for it too long does that chunk as well. Each writes to memory of its own, and the first to be done
+says where; the sum is the same, and what the late one brings is left.
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tinybilevel.kernels.pool import pool, wait
+from tinybilevel.kernels.pool import LOOKS, core, part, pool, rest, wait
 from tinybilevel.kernels.softmax import GRAD, GRAD_VJP, KEPT_VJP, Softmax, aligned, take_chunk
-from tinybilevel.kernels.tiles import count_up
+from tinybilevel.kernels.tiles import count_up, swap
 
 __all__ = ["SoftmaxLoop"]
 
@@ -62,6 +66,8 @@ class SoftmaxLoop:
         self.start = aligned((lower.width,), lower.dtype)
         lower.matrix(self.start)[...] = start.reshape(lower.n_classes, -1)
         number = lower.dtype.type
+        # Looks for some two chunks' time.
+        self.patience = max(lower.X[0].size // lower.chunks // 8, LOOKS)
         self.factors = number(1 - 2 * step_size * penalty), number(-step_size * scale)
 
     def forward(self, theta: Array, K: int) -> tuple[Array, Run]:
@@ -76,7 +82,8 @@ class SoftmaxLoop:
         alphas = aligned((2, self.lower.width), self.lower.dtype)
         self.lower.matrix(alphas[0])[...] = alpha.reshape(self.lower.n_classes, -1)
         squares = np.zeros((run.K, _PIECES), h.dtype)
-        run.go(_ascend, run.K, run.ring, alphas, h, squares, np.empty_like(h), run.kept)
+        along = np.empty((self.lower.threads, h.size), h.dtype)
+        run.go(_ascend, run.K, run.ring, alphas, h, squares, along, run.kept)
         return squares.sum(axis=1)
 
     def _flat(self, state: Array) -> Array:
@@ -88,45 +95,82 @@ class Run:
 
     def __init__(self, loop: SoftmaxLoop, theta: Array, K: int) -> None:
         lower = loop.lower
-        self.lower, self.theta, self.K, self.factors = lower, theta, K, loop.factors
+        self.lower, self.theta, self.K = lower, theta, K
+        self.factors, self.patience = loop.factors, loop.patience
         self.ring = aligned((max(K, 1) + 1, lower.width), lower.dtype)
         self.kept = aligned((min(K, loop.remember), lower.room_size), lower.dtype)
-        self._scratch, self._sums = lower.loop_memory()
+        self._scratch, self._sums = lower.loop_memory(lower.threads)
 
     def go(self, work: Any, steps: int, *arrays: Any) -> None:
         """Have all threads work off the tickets of so many steps."""
-        lower = self.lower
-        # The next ticket, how many are done, and the next thread's scratch.
-        counter = np.zeros(3, np.int64)
-        data = lower.X, lower.y, lower.sizes, lower.layout, self.theta, *self.factors
-        args = (counter, steps, *data, self._scratch, self._sums, *arrays)
+        lower, chunks = self.lower, self.lower.chunks
+        # The next ticket, how many are done, the next thread's scratch, and −1 for each at work.
+        counter = np.zeros(4, np.int64)
+        # How often each step's chunks are done, and where among the sums the step's chunks are.
+        done, places = np.zeros(steps * chunks, np.int64), np.zeros(chunks, np.int64)
+        queue = counter, steps, done, places, np.full((lower.threads, 2), [-1, 0])
+        data = lower.X, lower.y, lower.sizes, lower.layout, self.theta, *self.factors, self.patience
+        args = (queue, *data, self._scratch, self._sums, *arrays)
         pool.share(lower.threads - 1, work, args)
         work(*args)
-        wait(counter, steps * (len(self._sums) + _PIECES))
+        # The late ones too, who write to what is ours.
+        wait(counter[2:], 0)
 
 
 @njit(nogil=True, cache=True)
-def _next(counter, steps, chunks):  # type: ignore[no-untyped-def]
-    """Take a ticket, and wait for its turn; return its step, or −1 if none is left, and which."""
-    each = chunks + _PIECES
-    k = count_up(counter, 0, 1)
-    step, which = k // each, k % each
-    if step >= steps:
-        return -1, 0
-    wait(counter, step * each + (chunks if which >= chunks else 0))
-    return step, which
+def _next(queue, patience, me):  # type: ignore[no-untyped-def]
+    """Wait for the next ticket and take it; return its step, or −1 if none is left, and which.
+
+    After so many looks, return a chunk that another thread is at.
+    """
+    counter, steps, done, places, cores = queue
+    chunks = places.size
+    each, looks = chunks + _PIECES, 0
+    cores[me, 0] = core()
+    while True:
+        k = count_up(counter, 0, 0)
+        step, which = k // each, k % each
+        if step >= steps:
+            return -1, 0
+        if count_up(counter, 1, 0) >= step * each + (chunks if which >= chunks else 0):
+            if swap(counter, 0, k, k + 1):
+                return step, which
+            continue
+        looks += 1
+        if looks < patience:
+            continue
+        part(cores, me)
+        if which >= chunks:
+            for late in range(chunks):
+                if count_up(done, step * chunks + late, 0) == 0:
+                    return step, late
+        else:
+            # Whoever is to write a piece may need this core. Not above, where the scheduler would
+            # bring all threads to a core that has nothing to do for a moment, and leave them there.
+            rest()
 
 
 @njit(nogil=True, cache=True)
-def _update(piece, layout, keep, scale, sums, w, out):  # type: ignore[no-untyped-def]
-    """Write some rows of keep w + scale Σ_k sums[k] to out; return their square norm."""
+def _hand_in(queue, step, which, place):  # type: ignore[no-untyped-def]
+    """Say where the sum of a chunk lies; return False if another thread has done so."""
+    _, _, done, places, _ = queue
+    if count_up(done, step * places.size + which, 1):
+        return False
+    places[which] = place
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _update(piece, layout, keep, scale, sums, places, w, out):  # type: ignore[no-untyped-def]
+    """Write some rows of keep w + scale Σ_k sums[places[k]] to out; return their square norm."""
     rows, length, ld, sum_ld = layout
     each = -(-rows // _PIECES)
     first, last = piece * each, min((piece + 1) * each, rows)
-    total, square = sums[0], w.dtype.type(0)
-    for k in range(1, sums.shape[0]):
+    total, square = sums[places[0]], w.dtype.type(0)
+    for k in range(1, places.size):
+        part = sums[places[k]]
         for j in range(first * sum_ld, last * sum_ld):
-            total[j] += sums[k, j]
+            total[j] += part[j]
     for i in range(first, last):
         for j in range(length):
             x = keep * w[i * ld + j] + scale * total[i * sum_ld + j]
@@ -137,28 +181,32 @@ def _update(piece, layout, keep, scale, sums, w, out):  # type: ignore[no-untype
 
 @njit(nogil=True, cache=True)
 def _descend(  # type: ignore[no-untyped-def]
-    counter, T, X, y, sizes, layout, theta, keep, scale, scratch, sums, rows, ring, kept
+    queue, X, y, sizes, layout, theta, keep, scale, patience, scratch, sums, rows, ring, kept
 ):
-    mine = scratch[count_up(counter, 2, 1)]
-    chunks = sums.shape[0]
+    counter, T, _, places, _ = queue
+    chunks, me, before, place = places.size, count_up(counter, 2, 1), -1, 0
+    count_up(counter, 3, -1)
     while True:
-        t, which = _next(counter, T, chunks)
+        t, which = _next(queue, patience, me)
         if t < 0:
-            return
+            break
         w, nowhere = ring[(T - t) % rows], theta[:0]
         if which < chunks:
-            place = T - 1 - t
-            P = kept[place] if place < kept.shape[0] else nowhere
-            take_chunk(which, GRAD, X, y, theta, w, w, mine, sums[which], nowhere, P, sizes)
+            place, before = (place + 1 if t == before else me * chunks), t
+            P = kept[T - 1 - t] if T - 1 - t < kept.shape[0] else nowhere
+            take_chunk(which, GRAD, X, y, theta, w, w, scratch[me], sums[place], nowhere, P, sizes)
+            if not _hand_in(queue, t, which, place):
+                continue
         else:
-            _update(which - chunks, layout, keep, scale, sums, w, ring[(T - t - 1) % rows])
+            out = ring[(T - t - 1) % rows]
+            _update(which - chunks, layout, keep, scale, sums, places, w, out)
         count_up(counter, 1, 1)
+    count_up(counter, 3, 1)
 
 
 @njit(nogil=True, cache=True)
 def _ascend(  # type: ignore[no-untyped-def]
-    counter,
-    K,
+    queue,
     X,
     y,
     sizes,
@@ -166,6 +214,7 @@ def _ascend(  # type: ignore[no-untyped-def]
     theta,
     keep,
     scale,
+    patience,
     scratch,
     sums,
     ring,
@@ -175,25 +224,30 @@ def _ascend(  # type: ignore[no-untyped-def]
     along,
     kept,
 ):
-    mine = scratch[count_up(counter, 2, 1)]
-    chunks = sums.shape[0]
+    counter, _, _, places, _ = queue
+    chunks, me, before, place = places.size, count_up(counter, 2, 1), -1, 0
+    count_up(counter, 3, -1)
+    D, mine = along[me], scratch[me]
     _, _, _, _, blocks, block = sizes
     while True:
-        k, which = _next(counter, K, chunks)
+        k, which = _next(queue, patience, me)
         if k < 0:
-            return
+            break
         w, alpha, nowhere = ring[k + 1], alphas[k % 2], theta[:0]
         if which < chunks:
-            G = sums[which]
+            place, before = (place + 1 if k == before else me * chunks), k
+            G = sums[place]
             if k < kept.shape[0]:
-                P = kept[k]
-                take_chunk(which, KEPT_VJP, X, y, theta, alpha, alpha, mine, G, along, P, sizes)
+                take_chunk(which, KEPT_VJP, X, y, theta, alpha, alpha, mine, G, D, kept[k], sizes)
             else:
-                take_chunk(which, GRAD_VJP, X, y, theta, w, alpha, mine, G, along, nowhere, sizes)
+                take_chunk(which, GRAD_VJP, X, y, theta, w, alpha, mine, G, D, nowhere, sizes)
+            if not _hand_in(queue, k, which, place):
+                continue
             first = which * blocks * block
             for i in range(first, min(first + blocks * block, y.size)):
-                h[i] += scale * along[i]
+                h[i] += scale * D[i]
         else:
             piece, out = which - chunks, alphas[(k + 1) % 2]
-            squares[k, piece] = _update(piece, layout, keep, scale, sums, alpha, out)
+            squares[k, piece] = _update(piece, layout, keep, scale, sums, places, alpha, out)
         count_up(counter, 1, 1)
+    count_up(counter, 3, 1)

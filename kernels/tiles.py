@@ -37,6 +37,7 @@ __all__ = [
     "row_residual",
     "sparse_gather",
     "sparse_scatter",
+    "swap",
 ]
 
 _WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
@@ -286,6 +287,19 @@ def count_up(context, counter, k, by):  # type: ignore[no-untyped-def]
         return builder.atomic_rmw("add", emit.scalar(0, counter, k), by, ordering="seq_cst")
 
     return types.int64(counter, types.intp, types.int64), generate
+
+
+@intrinsic
+def swap(context, counter, k, old, new):  # type: ignore[no-untyped-def]
+    """Set counter[k] to `new` where it is `old`, in one go; return whether it was."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        counter, k, old, new = args
+        place = emit.scalar(0, counter, k)
+        return builder.extract_value(builder.cmpxchg(place, old, new, "seq_cst"), 1)
+
+    return types.boolean(counter, types.intp, types.int64, types.int64), generate
 
 
 class _Emitter:

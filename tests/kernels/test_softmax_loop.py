@@ -1,6 +1,8 @@
 """The whole loop on large data gives what the plain code gives, step by step."""
 
 import pickle
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -12,6 +14,9 @@ import tinybilevel as tb
 from tinybilevel.testing import relative_error
 
 pytest.importorskip("numba")
+
+from tinybilevel.kernels.pool import LOOKS, pool
+from tinybilevel.kernels.softmax_loop import _PIECES, _hand_in, _next
 
 
 def problem(n=150, d=40, C=10, dtype=np.float64, T=9, density=0.2, c=1.0, upper=None, **options):
@@ -114,25 +119,59 @@ def test_a_kept_softmax_is_taken_up_and_not_computed_again():
     np.testing.assert_array_equal(np.isnan(norms), [False, False, True, True, True])
 
 
+@pytest.mark.parametrize("remember", [0, 3])
+@pytest.mark.parametrize("patience", [0, 20, None])
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
-def test_the_same_bits_for_any_number_of_threads(threads):
-    one = tb.compile(problem(n=500))
+def test_the_same_bits_for_any_number_of_threads_that_overtake_each_other(
+    threads, patience, remember
+):
+    one = tb.compile(problem(n=500, remember=remember))
     one.loop.kernel.lower.threads = 1
     expected = tb.KRMD(K=5)(one)
-    other = tb.compile(problem(n=500))
-    other.loop.kernel.lower.threads = threads
+    other = tb.compile(problem(n=500, remember=remember))
+    kernel = other.loop.kernel
+    kernel.lower.threads = threads
+    kernel.patience = kernel.patience if patience is None else patience
     for _ in range(5):
         found = tb.KRMD(K=5)(other)
         np.testing.assert_array_equal(found.grad, expected.grad)
         np.testing.assert_array_equal(found.alpha_norms, expected.alpha_norms)
 
 
+def test_a_chunk_whose_thread_does_not_come_back_is_done_by_another(monkeypatch):
+    fast = tb.compile(problem(n=500, T=3))
+    expected = tb.KRMD(K=2)(fast)
+    overtaken = []
+
+    def share(helpers, work, args):
+        queue = args[0]
+        counter, steps, _, places, _ = queue
+        counter[3] -= 1
+        assert _next(queue, LOOKS, 1) == (0, 0)
+
+        def come_back():
+            deadline = time.monotonic() + 5
+            while counter[0] < steps * (places.size + _PIECES) and time.monotonic() < deadline:
+                time.sleep(0.001)
+            overtaken.append(not _hand_in(queue, 0, 0, places.size))
+            counter[1] += not overtaken[-1]
+            counter[3] += 1
+
+        threading.Thread(target=come_back).start()
+
+    monkeypatch.setattr(pool, "share", share)
+    found = tb.KRMD(K=2)(fast)
+    assert overtaken == [True, True]
+    np.testing.assert_array_equal(found.grad, expected.grad)
+    np.testing.assert_array_equal(found.alpha_norms, expected.alpha_norms)
+
+
 def test_from_many_python_threads_at_once_and_as_a_pickle():
     fast = tb.compile(problem())
     fast.loop.kernel.lower.threads = 3
     expected = tb.KRMD(K=5)(fast).grad
-    with ThreadPoolExecutor(6) as pool:
-        for found in pool.map(lambda _: tb.KRMD(K=5)(fast).grad, range(60)):
+    with ThreadPoolExecutor(6) as callers:
+        for found in callers.map(lambda _: tb.KRMD(K=5)(fast).grad, range(60)):
             np.testing.assert_array_equal(found, expected)
     copy = pickle.loads(pickle.dumps(fast))
     np.testing.assert_array_equal(tb.KRMD(K=5)(copy).grad, expected)
