@@ -157,7 +157,7 @@ class Softmax:
         return out
 
     def loop_memory(self, copies: int = 1) -> tuple[Array, Array]:
-        """Return memory for the scores of each thread's block, and for the sum of each chunk."""
+        """Return memory for each thread's scores of a block, and `copies` sums of each chunk."""
         *_, stride, _, _, block = self.sizes
         scratch = aligned((self.threads, 2, block * stride), self.dtype)
         return scratch, aligned((copies * self.chunks, self._sum_width), self.dtype)

@@ -9,8 +9,8 @@ for each piece of w, and a ticket is there to be taken once all tickets of what 
 done. So whoever is there takes the next one, and nobody waits for a thread that has not come.
 
 Nor for one that has lost its core to another process in the middle of a chunk: whoever has waited
-for it too long does that chunk as well. Each writes to memory of its own, and the first to be done
-says where; the sum is the same, and what the late one brings is left.
+for it too long does that chunk as well. Each thread has a row for the sum of every chunk, and the
+first to be done says where it is; the sum is the same, and what the late one brings is left.
 """
 
 from __future__ import annotations
@@ -95,21 +95,21 @@ class Run:
 
     def __init__(self, loop: SoftmaxLoop, theta: Array, K: int) -> None:
         lower = loop.lower
-        self.lower, self.theta, self.K = lower, theta, K
-        self.factors, self.patience = loop.factors, loop.patience
+        self.loop, self.theta, self.K = loop, theta, K
         self.ring = aligned((max(K, 1) + 1, lower.width), lower.dtype)
         self.kept = aligned((min(K, loop.remember), lower.room_size), lower.dtype)
         self._scratch, self._sums = lower.loop_memory(lower.threads)
 
     def go(self, work: Any, steps: int, *arrays: Any) -> None:
         """Have all threads work off the tickets of so many steps."""
-        lower, chunks = self.lower, self.lower.chunks
+        loop, lower = self.loop, self.loop.lower
+        chunks = lower.chunks
         # The next ticket, how many are done, the next thread's scratch, and −1 for each at work.
         counter = np.zeros(4, np.int64)
         # How often each step's chunks are done, and where among the sums the step's chunks are.
         done, places = np.zeros(steps * chunks, np.int64), np.zeros(chunks, np.int64)
         queue = counter, steps, done, places, np.full((lower.threads, 2), [-1, 0])
-        data = lower.X, lower.y, lower.sizes, lower.layout, self.theta, *self.factors, self.patience
+        data = lower.X, lower.y, lower.sizes, lower.layout, self.theta, *loop.factors, loop.patience
         args = (queue, *data, self._scratch, self._sums, *arrays)
         pool.share(lower.threads - 1, work, args)
         work(*args)
@@ -168,9 +168,9 @@ def _update(piece, layout, keep, scale, sums, places, w, out):  # type: ignore[n
     first, last = piece * each, min((piece + 1) * each, rows)
     total, square = sums[places[0]], w.dtype.type(0)
     for k in range(1, places.size):
-        part = sums[places[k]]
+        addend = sums[places[k]]
         for j in range(first * sum_ld, last * sum_ld):
-            total[j] += part[j]
+            total[j] += addend[j]
     for i in range(first, last):
         for j in range(length):
             x = keep * w[i * ld + j] + scale * total[i * sum_ld + j]
@@ -184,7 +184,7 @@ def _descend(  # type: ignore[no-untyped-def]
     queue, X, y, sizes, layout, theta, keep, scale, patience, scratch, sums, rows, ring, kept
 ):
     counter, T, _, places, _ = queue
-    chunks, me, before, place = places.size, count_up(counter, 2, 1), -1, 0
+    chunks, me = places.size, count_up(counter, 2, 1)
     count_up(counter, 3, -1)
     while True:
         t, which = _next(queue, patience, me)
@@ -192,7 +192,7 @@ def _descend(  # type: ignore[no-untyped-def]
             break
         w, nowhere = ring[(T - t) % rows], theta[:0]
         if which < chunks:
-            place, before = (place + 1 if t == before else me * chunks), t
+            place = me * chunks + which
             P = kept[T - 1 - t] if T - 1 - t < kept.shape[0] else nowhere
             take_chunk(which, GRAD, X, y, theta, w, w, scratch[me], sums[place], nowhere, P, sizes)
             if not _hand_in(queue, t, which, place):
@@ -225,7 +225,7 @@ def _ascend(  # type: ignore[no-untyped-def]
     kept,
 ):
     counter, _, _, places, _ = queue
-    chunks, me, before, place = places.size, count_up(counter, 2, 1), -1, 0
+    chunks, me = places.size, count_up(counter, 2, 1)
     count_up(counter, 3, -1)
     D, mine = along[me], scratch[me]
     _, _, _, _, blocks, block = sizes
@@ -235,7 +235,7 @@ def _ascend(  # type: ignore[no-untyped-def]
             break
         w, alpha, nowhere = ring[k + 1], alphas[k % 2], theta[:0]
         if which < chunks:
-            place, before = (place + 1 if k == before else me * chunks), k
+            place = me * chunks + which
             G = sums[place]
             if k < kept.shape[0]:
                 take_chunk(which, KEPT_VJP, X, y, theta, alpha, alpha, mine, G, D, kept[k], sizes)

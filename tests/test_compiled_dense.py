@@ -271,10 +271,10 @@ def test_problems_of_several_kinds_are_taken_one_by_one():
         tb.compile(replace(a, T=3)),
         tb.compile(replace(b, hyper_map=tb.Exp())),
     ]
-    lams = cases.normal(0, 4, 2)
     for problems in (mixed, mixed[::2]):  # the latter of one kind, but for T
-        values, grads = tb.RMD().batch(problems, lams[: len(problems)])
-        for p, lam, value, grad in zip(problems, lams, values, grads, strict=False):
+        lams = cases.normal(0, len(problems), 2)
+        values, grads = tb.RMD().batch(problems, lams)
+        for p, lam, value, grad in zip(problems, lams, values, grads, strict=True):
             assert value == tb.RMD()(p, lam).value
             np.testing.assert_array_equal(grad, tb.RMD()(p, lam).grad)
 

@@ -15,7 +15,7 @@ from tinybilevel.testing import relative_error
 
 pytest.importorskip("numba")
 
-from tinybilevel.kernels.pool import LOOKS, pool
+from tinybilevel.kernels.pool import LOOKS, count_shared, pool
 from tinybilevel.kernels.softmax_loop import _PIECES, _hand_in, _next
 
 
@@ -154,8 +154,9 @@ def test_a_chunk_whose_thread_does_not_come_back_is_done_by_another(monkeypatch)
             while counter[0] < steps * (places.size + _PIECES) and time.monotonic() < deadline:
                 time.sleep(0.001)
             overtaken.append(not _hand_in(queue, 0, 0, places.size))
-            counter[1] += not overtaken[-1]
-            counter[3] += 1
+            if not overtaken[-1]:
+                count_shared(counter[1:])
+            count_shared(counter[3:])
 
         threading.Thread(target=come_back).start()
 
