@@ -6,18 +6,40 @@ AISTATS 2019.
 
 from tinybilevel import bounds, data, problems, testing
 from tinybilevel.compiled import compile
-from tinybilevel.dynamics import Cost
+from tinybilevel.engine import Binomial, Checkpoint, Cost, Ring, Storage
 from tinybilevel.errors import ConvergenceWarning, DivergenceError
-from tinybilevel.implicit import ImplicitCG, Neumann
-from tinybilevel.layout import Blocks, Layout
-from tinybilevel.maps import Affine, Compose, Exp, HyperMap, Identity, Sigmoid, Softplus
-from tinybilevel.method import Hypergradient, Method, value_and_grad
-from tinybilevel.methods import FMD, KRMD, RMD
-from tinybilevel.minimize import OptimizeResult, Progress, minimize
+from tinybilevel.maps import (
+    Affine,
+    Blocks,
+    Compose,
+    Exp,
+    HyperMap,
+    Identity,
+    Layout,
+    Sigmoid,
+    Softplus,
+)
+from tinybilevel.methods import (
+    FMD,
+    KRMD,
+    RMD,
+    Hypergradient,
+    ImplicitCG,
+    Method,
+    Neumann,
+    Tolerance,
+)
 from tinybilevel.objectives import L2Penalty, Objective, Quadratic, SoftmaxRegression
-from tinybilevel.optimizers import SGD, Adam, Optimizer
+from tinybilevel.outer import (
+    SGD,
+    Adam,
+    Optimizer,
+    OptimizeResult,
+    Progress,
+    minimize,
+    value_and_grad,
+)
 from tinybilevel.problem import BilevelProblem
-from tinybilevel.storage import Binomial, Checkpoint, Ring, Storage
 from tinybilevel.transitions import (
     AdamTransition,
     GradientDescent,
@@ -28,7 +50,6 @@ from tinybilevel.transitions import (
     Transition,
     minibatches,
 )
-from tinybilevel.truncation import Tolerance
 
 __version__ = "0.1.0"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tinybilevel.backend import Array, as_count, as_float, moved, on_device
+from tinybilevel.arrays.backend import Array, as_count, as_float, moved, on_device
 from tinybilevel.maps import HyperMap, Identity
 from tinybilevel.objectives import Objective
 from tinybilevel.transitions import Transition

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from device import install
 
-from tinybilevel.checkpoint import load_arrays
 from tinybilevel.cli import figures, hypercleaning, main
 from tinybilevel.cli.folder import Folder
 from tinybilevel.cli.hypercleaning import Config, f1
+from tinybilevel.outer.checkpoint import load_arrays
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")

@@ -17,7 +17,7 @@ from tinybilevel.bounds.convergence import (
 from tinybilevel.bounds.descent import Descent, lemma_3_2, theorem_3_4
 from tinybilevel.bounds.series import Rates, SeriesError, proposition_3_6, rates
 from tinybilevel.bounds.table import Table1Row, table_1
-from tinybilevel.constants import Constants, measure
+from tinybilevel.measure.constants import Constants, measure
 
 __all__ = [
     "Assumption",

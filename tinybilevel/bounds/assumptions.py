@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_count
-from tinybilevel.constants import Constants
-from tinybilevel.methods import KRMD, RMD
+from tinybilevel.arrays.backend import Array, as_count
+from tinybilevel.measure.constants import Constants
+from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.problem import BilevelProblem
 
 __all__ = ["Assumption", "at", "proposition_3_1_assumptions", "theorem_3_4_assumptions"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.bounds.assumptions import Assumption, at, known, proposition_3_1_assumptions
-from tinybilevel.constants import Constants, measure
-from tinybilevel.methods import KRMD, RMD
+from tinybilevel.measure.constants import Constants, measure
+from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.problem import BilevelProblem
 
 __all__ = ["TruncationBound", "equation_9", "equation_10", "proposition_3_1"]

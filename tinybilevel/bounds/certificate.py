@@ -8,9 +8,9 @@ from typing import Any
 from tinybilevel.bounds.assumptions import Assumption, at, theorem_3_4_assumptions
 from tinybilevel.bounds.bias import proposition_3_1
 from tinybilevel.bounds.descent import lemma_3_2
-from tinybilevel.constants import Constants, measure
-from tinybilevel.method import Method
-from tinybilevel.methods import KRMD
+from tinybilevel.measure.constants import Constants, measure
+from tinybilevel.methods.base import Method
+from tinybilevel.methods.unrolled import KRMD
 from tinybilevel.problem import BilevelProblem
 
 __all__ = ["Certificate", "certificate"]

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_count
+from tinybilevel.arrays.backend import Array, as_count
 from tinybilevel.bounds.assumptions import at
-from tinybilevel.method import Method
-from tinybilevel.methods import KRMD, RMD
-from tinybilevel.minimize import Progress, minimize
-from tinybilevel.optimizers import SGD
+from tinybilevel.methods.base import Method
+from tinybilevel.methods.unrolled import KRMD, RMD
+from tinybilevel.outer.minimize import Progress, minimize
+from tinybilevel.outer.optimizers import SGD
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.problems.counterexample import Coupled
 from tinybilevel.transitions import GradientDescent

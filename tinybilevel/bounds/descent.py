@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array
+from tinybilevel.arrays.backend import Array
 from tinybilevel.bounds.assumptions import Assumption, at, theorem_3_4_assumptions
-from tinybilevel.constants import Constants, measure
-from tinybilevel.methods import KRMD, RMD
+from tinybilevel.measure.constants import Constants, measure
+from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.problem import BilevelProblem
 
 __all__ = ["Descent", "lemma_3_2", "theorem_3_4"]

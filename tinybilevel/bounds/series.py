@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_count
+from tinybilevel.arrays.backend import Array, as_count
 from tinybilevel.bounds.assumptions import at
-from tinybilevel.constants import measure, step_size
-from tinybilevel.implicit import ImplicitCG, Neumann
-from tinybilevel.method import Method
-from tinybilevel.methods import KRMD, RMD
+from tinybilevel.measure.constants import measure, step_size
+from tinybilevel.methods.base import Method
+from tinybilevel.methods.implicit import ImplicitCG, Neumann
+from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.problem import BilevelProblem
 
 __all__ = ["Rates", "SeriesError", "proposition_3_6", "rates"]

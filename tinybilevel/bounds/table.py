@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tinybilevel.method import Method
-from tinybilevel.methods import FMD, KRMD, RMD
+from tinybilevel.engine.storage import Checkpoint
+from tinybilevel.methods.base import Method
+from tinybilevel.methods.unrolled import FMD, KRMD, RMD
 from tinybilevel.problem import BilevelProblem
-from tinybilevel.storage import Checkpoint
 
 __all__ = ["Table1Row", "table_1"]
 

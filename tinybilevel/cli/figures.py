@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array
+from tinybilevel.arrays.backend import Array
 
 __all__ = [
     "biased_limits",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import tinybilevel
-from tinybilevel.checkpoint import load_arrays
+from tinybilevel.outer.checkpoint import load_arrays
 
 __all__ = ["Folder", "finished", "peak_memory_mb", "table", "write_json"]
 

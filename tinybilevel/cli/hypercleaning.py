@@ -11,15 +11,15 @@ from typing import cast
 import numpy as np
 
 from tinybilevel import data
-from tinybilevel.backend import Array, to_numpy
-from tinybilevel.checkpoint import save_arrays
+from tinybilevel.arrays.backend import Array, to_numpy
 from tinybilevel.cli import figures
 from tinybilevel.cli.folder import Folder, peak_memory_mb, table, write_json
-from tinybilevel.compiled import compile
-from tinybilevel.methods import KRMD, RMD
-from tinybilevel.minimize import Progress, minimize
+from tinybilevel.compiled.compile import compile
+from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.objectives import SoftmaxRegression
-from tinybilevel.optimizers import Adam
+from tinybilevel.outer.checkpoint import save_arrays
+from tinybilevel.outer.minimize import Progress, minimize
+from tinybilevel.outer.optimizers import Adam
 from tinybilevel.problems import append_bias, hypercleaning, rejected
 
 __all__ = ["Config", "Result", "run"]

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from tinybilevel import bounds
-from tinybilevel.backend import Array
+from tinybilevel.arrays.backend import Array
 from tinybilevel.cli import figures
 from tinybilevel.cli.folder import write_text
-from tinybilevel.methods import KRMD, RMD
+from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.problems import toy
 

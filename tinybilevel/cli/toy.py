@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from tinybilevel.bounds import first_update
-from tinybilevel.checkpoint import save_arrays
 from tinybilevel.cli import figures
 from tinybilevel.cli.folder import Folder, table, write_json
-from tinybilevel.methods import KRMD, RMD
-from tinybilevel.minimize import Progress, minimize
-from tinybilevel.optimizers import SGD
+from tinybilevel.methods.unrolled import KRMD, RMD
+from tinybilevel.outer.checkpoint import save_arrays
+from tinybilevel.outer.minimize import Progress, minimize
+from tinybilevel.outer.optimizers import SGD
 from tinybilevel.problems import toy
 
 __all__ = ["Config", "Result", "run"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinybilevel.backend import as_count
+from tinybilevel.arrays.backend import as_count
 
 __all__ = ["as_generator"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tinybilevel.backend import as_count
+from tinybilevel.arrays.backend import as_count
 from tinybilevel.data._seed import as_generator
 from tinybilevel.data.idx import DataError
 

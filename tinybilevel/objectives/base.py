@@ -8,8 +8,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinybilevel.backend import Array, Movable, block_size, check_pair, check_shape, take_block
-from tinybilevel.workspace import FRESH, Workspace
+from tinybilevel.arrays.backend import (
+    Array,
+    Movable,
+    block_size,
+    check_pair,
+    check_shape,
+    take_block,
+)
+from tinybilevel.arrays.workspace import FRESH, Workspace
 
 __all__ = ["FunctionObjective", "Objective", "OnBlock", "Sum"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_float, group_sums, take
+from tinybilevel.arrays.backend import Array, as_float, group_sums, take
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["L2Penalty"]

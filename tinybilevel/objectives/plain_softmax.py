@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, on_device, take
-from tinybilevel.threads import in_parallel, threads
-from tinybilevel.workspace import FRESH, Workspace
+from tinybilevel.arrays.backend import Array, on_device, take
+from tinybilevel.arrays.threads import in_parallel, threads
+from tinybilevel.arrays.workspace import FRESH, Workspace
 
 __all__ = ["PlainSoftmax"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_float, check_shape, promote
+from tinybilevel.arrays.backend import Array, as_float, check_shape, promote
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["Quadratic"]

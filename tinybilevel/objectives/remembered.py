@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinybilevel.backend import Array
+from tinybilevel.arrays.backend import Array
 
 __all__ = ["Remembered"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_count, as_float, like, on_device, to_numpy
+from tinybilevel.arrays.backend import Array, as_count, as_float, like, on_device, to_numpy
 from tinybilevel.objectives.base import Objective
 from tinybilevel.objectives.plain_softmax import PlainSoftmax
 from tinybilevel.objectives.remembered import Remembered

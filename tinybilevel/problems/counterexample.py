@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinybilevel.backend import Array
+from tinybilevel.arrays.backend import Array
 from tinybilevel.objectives import Objective, Quadratic
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.transitions import GradientDescent

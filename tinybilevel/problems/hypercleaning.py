@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_float, to_numpy
+from tinybilevel.arrays.backend import Array, as_float, to_numpy
 from tinybilevel.maps import Sigmoid
 from tinybilevel.objectives import L2Penalty, SoftmaxRegression
 from tinybilevel.problem import BilevelProblem

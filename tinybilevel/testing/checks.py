@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array
+from tinybilevel.arrays.backend import Array
 
 __all__ = ["direction", "dot_error", "require", "taylor_slope"]
 

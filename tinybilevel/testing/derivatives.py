@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_float
+from tinybilevel.arrays.backend import Array, as_float
 from tinybilevel.maps import HyperMap
 from tinybilevel.objectives import Objective
 from tinybilevel.testing.checks import direction, dot_error, require, taylor_slope

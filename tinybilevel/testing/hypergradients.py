@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_count
-from tinybilevel.method import Method
-from tinybilevel.methods import KRMD
+from tinybilevel.arrays.backend import Array, as_count
+from tinybilevel.methods.base import Method
+from tinybilevel.methods.unrolled import KRMD
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.testing.checks import direction, require
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.bounds import TruncationBound, first_update, lemma_3_2, proposition_3_1
-from tinybilevel.method import Method
-from tinybilevel.methods import RMD
-from tinybilevel.minimize import minimize
-from tinybilevel.optimizers import Optimizer
+from tinybilevel.methods.base import Method
+from tinybilevel.methods.unrolled import RMD
+from tinybilevel.outer.minimize import minimize
+from tinybilevel.outer.optimizers import Optimizer
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.testing.checks import require
 

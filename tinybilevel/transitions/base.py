@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import (
+from tinybilevel.arrays.backend import (
     Array,
     Movable,
     as_float,

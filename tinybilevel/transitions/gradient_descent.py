@@ -8,11 +8,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinybilevel.backend import Array, as_count, moved, to_numpy
+from tinybilevel.arrays.backend import Array, as_count, moved, to_numpy
+from tinybilevel.arrays.workspace import FRESH, Workspace
 from tinybilevel.objectives import Objective
 from tinybilevel.transitions.base import Transition
 from tinybilevel.transitions.coefficient import as_coefficient
-from tinybilevel.workspace import FRESH, Workspace
 
 __all__ = ["GradientDescent", "GradientTransition", "minibatches"]
 

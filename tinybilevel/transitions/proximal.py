@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.backend import Array
+from tinybilevel.arrays.backend import Array
 from tinybilevel.transitions.coefficient import as_coefficient
 from tinybilevel.transitions.gradient_descent import GradientTransition
 

@@ -1,0 +1,1 @@
+"""Arrays: dtypes, where arrays lie, working memory, threads."""

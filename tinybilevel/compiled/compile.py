@@ -1,0 +1,206 @@
+"""Problems whose whole loop runs in compiled code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array, like, moved, on_device, promote, to_numpy
+from tinybilevel.compiled.loops import (
+    CleaningOnDevice,
+    CleaningOnHost,
+    DenseOnHost,
+    Loop,
+    QuadraticOnDevice,
+    QuadraticOnHost,
+)
+from tinybilevel.maps import Identity
+from tinybilevel.objectives import L2Penalty, Objective, Quadratic, SoftmaxRegression, Sum
+from tinybilevel.problem import BilevelProblem
+from tinybilevel.transitions import GradientDescent
+
+__all__ = ["compile"]
+
+
+def compile(problem: BilevelProblem) -> BilevelProblem:
+    """Return `problem` with its forward and backward pass as one compiled loop.
+
+    `KRMD` and `RMD` that keep their states in a `Ring`, without `tol` or `tail`, then run it; all
+    else runs as before. There are four such loops:
+
+    - Small problems, where the interpreter takes most of the time: a call takes microseconds, and
+      `Method.batch` takes many λ at once, on all cores. They are made when first called, which
+      takes some seconds in each process.
+    - Quadratics, in float64: their products do not depend on w_t, so that no state is kept. Those
+      with a diagonal gain at any size. Numba keeps this loop on disk. On a GPU, a batch has a
+      thread for each λ (there it is only the batch that is compiled), and `Method.batch` takes
+      many problems at once.
+    - Weighted softmax regression on large data, as in `problems.hypercleaning`: what its kernels
+      do, without the interpreter between two steps.
+    - The same on a GPU: three launches per step, recorded as a CUDA graph at the first call with
+      each K.
+
+    Parameters
+    ----------
+    problem : BilevelProblem
+        Gradient descent with one fixed step size, on the whole data, from a fixed w_0. Both levels
+        are made of `Quadratic`, `L2Penalty`, small dense `SoftmaxRegression`, what is in
+        ``tinybilevel.problems``, and objectives from functions that Numba has compiled; of sums of
+        these, and of these on a block of λ. Or the lower level is a weighted `SoftmaxRegression`
+        that has a kernel, with fixed `L2Penalty` terms, under any upper level. On a GPU, a
+        `Quadratic` without a `hyper_map` under an upper level of ``tinybilevel.problems``, a fixed
+        `L2Penalty`, or a `Quadratic` with a diagonal G and C = 0; or a weighted
+        `SoftmaxRegression` with fixed `L2Penalty` terms under an unweighted one.
+
+    Returns
+    -------
+    BilevelProblem
+        Equal to `problem`. A change to it by ``dataclasses.replace`` gives a plain one.
+
+    Raises
+    ------
+    TypeError
+        If the problem is not of that kind.
+    ImportError
+        If Numba is not installed.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> toy = tb.problems.toy()
+    >>> fast = tb.compile(toy)
+    >>> bool(abs(tb.KRMD(K=5)(fast).grad - tb.KRMD(K=5)(toy).grad).max() < 1e-14)
+    True
+    >>> values, grads = tb.KRMD(K=5).batch(fast, [[1.0, 1.0], [0.5, 0.0]])
+    >>> grads.shape
+    (2, 2)
+    """
+    descent = problem.transition
+    start = descent.fixed_start()
+    if (
+        type(descent) is not GradientDescent
+        or start is None
+        or descent.batches is not None
+        or not isinstance(descent.step_size.values, float)
+    ):
+        raise TypeError(
+            "compile takes gradient descent with one fixed step size from a fixed w_0, got "
+            f"{descent!r}"
+        )
+    g = descent.objective
+    special = type(g) is Quadratic and _special(problem, g)
+    make = _quadratic if special else _cleaning_on_device if on_device(start) else _cleaning
+    try:
+        loop, kernel = make(problem, descent, start)
+    except ImportError as error:
+        raise ImportError('compile needs Numba: pip install "tinybilevel[fast]"') from error
+    T, phi = problem.T, problem.hyper_map
+    return replace(problem, loop=loop(kernel, descent, problem.upper, T, phi))
+
+
+def _special(problem: BilevelProblem, g: Quadratic) -> bool:
+    """Return whether the loop for quadratics knows the upper level too, and the dtype."""
+    known = moved(problem.upper, "numpy").loop_data(g.G.shape[0]) is not None
+    return (
+        known
+        and isinstance(problem.hyper_map, Identity)
+        and (on_device(g.G) or promote(g.dtype, problem.upper.dtype) == np.float64)
+    )
+
+
+def _dense(
+    problem: BilevelProblem, descent: GradientDescent, start: Array
+) -> tuple[type[Loop], Any]:
+    from tinybilevel.kernels.dense_loops import DenseLoop
+
+    forms = []
+    for level, objective in (("lower", descent.objective), ("upper", problem.upper)):
+        form, data = objective.form(), objective.loop_data(start.size)
+        if form is None and data is None:
+            raise TypeError(
+                f"compile knows no compiled form of the {level} level {objective!r}, or it is too "
+                "large to gain by one"
+            )
+        forms.append(("upper", *data) if form is None else form)  # type: ignore[misc]
+    lower, upper = forms
+    return DenseOnHost, DenseLoop(lower, upper, start, descent.step_size.values, problem.T)
+
+
+def _quadratic(
+    problem: BilevelProblem, descent: GradientDescent, start: Array
+) -> tuple[type[Loop], Any]:
+    g = moved(descent.objective, "numpy")
+    M = g.G.shape[0]
+    name, data = moved(problem.upper, "numpy").loop_data(M)
+    from tinybilevel.kernels import loops
+
+    d = np.zeros(M) if g.d is None else g.d
+    gamma = descent.step_size.values
+    kernel = loops.QuadraticLoop(
+        g.G, g.C, d, to_numpy(start), gamma, problem.T, getattr(loops, name), data
+    )
+    if not on_device(start):
+        return QuadraticOnHost, kernel
+    from tinybilevel.kernels.cuda_loops import LARGEST
+
+    if M > LARGEST:
+        raise TypeError(f"compile takes at most {LARGEST} entries of w on a GPU, got {M}")
+    kernel.numbers = like(start, kernel.numbers.astype(start.dtype))
+    return QuadraticOnDevice, kernel
+
+
+def _cleaning(
+    problem: BilevelProblem, descent: GradientDescent, start: Array
+) -> tuple[type[Loop], Any]:
+    parts = _loss_and_ridge(descent.objective)
+    if parts is None or parts[1]._kernel is None or parts[1].dtype != start.dtype:
+        return _dense(problem, descent, start)
+    from tinybilevel.kernels.softmax_loop import SoftmaxLoop
+
+    c, loss, rho = parts
+    gamma, scale = descent.step_size.values, c * loss.scale
+    loop = SoftmaxLoop(loss._kernel, start, gamma, rho, scale, problem.T, loss.remember)
+    return CleaningOnHost, loop
+
+
+def _cleaning_on_device(
+    problem: BilevelProblem, descent: GradientDescent, start: Array
+) -> tuple[type[Loop], Any]:
+    g, f = descent.objective, problem.upper
+    parts = _loss_and_ridge(g)
+    if (
+        parts is None
+        or not isinstance(f, SoftmaxRegression)
+        or f.weighted
+        or not all(part.whole_dense() for part in (parts[1], f))
+        or {parts[1].dtype, f.dtype} != {start.dtype}
+    ):
+        raise TypeError(
+            "compile takes on a GPU a Quadratic, or a weighted SoftmaxRegression on dense data "
+            f"with fixed L2Penalty terms under an unweighted one, got {g!r} under {f!r}"
+        )
+    from tinybilevel.kernels import cuda
+
+    c, loss, rho = parts
+    lower, upper = (cuda.Softmax(part.X, part.y, part.n_classes) for part in (loss, f))
+    scales = c * loss.scale, f.scale
+    gamma = descent.step_size.values
+    return CleaningOnDevice, cuda.Replay(
+        cuda.Loop(lower, upper, start, gamma, rho, scales, problem.T)
+    )
+
+
+def _loss_and_ridge(g: Objective) -> tuple[float, SoftmaxRegression, float] | None:
+    """Return c, ℓ and ρ of g = c ℓ + ρ‖w‖², with a weighted softmax regression ℓ; or None."""
+    terms = g.terms if isinstance(g, Sum) else ((1.0, g),)
+    losses = [(c, term) for c, term in terms if isinstance(term, SoftmaxRegression)]
+    ridges = [
+        c * term.strength
+        for c, term in terms
+        if isinstance(term, L2Penalty) and isinstance(term.strength, float)
+    ]
+    if len(losses) != 1 or len(ridges) + 1 != len(terms) or not losses[0][1].weighted:
+        return None
+    return *losses[0], sum(ridges)

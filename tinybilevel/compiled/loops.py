@@ -1,0 +1,210 @@
+"""A problem's compiled loop, and what comes out of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array, check_shape, on_device, promote, to_numpy
+from tinybilevel.engine.dynamics import Cost
+from tinybilevel.maps import HyperMap, Identity
+from tinybilevel.methods.base import Hypergradient
+from tinybilevel.objectives import Objective
+from tinybilevel.problem import BilevelProblem
+from tinybilevel.transitions import Transition
+
+__all__ = [
+    "CleaningOnDevice",
+    "CleaningOnHost",
+    "DenseOnHost",
+    "Loop",
+    "QuadraticOnDevice",
+    "QuadraticOnHost",
+]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A kernel that runs the whole of one problem's forward and backward pass."""
+
+    kernel: Any
+    transition: Transition
+    upper: Objective
+    T: int
+    hyper_map: HyperMap
+
+    def runs(self, problem: BilevelProblem) -> bool:
+        """Return whether this is still the problem that was compiled."""
+        same = (
+            getattr(self, n) is getattr(problem, n) for n in ("transition", "upper", "hyper_map")
+        )
+        return all(same) and self.T == problem.T
+
+    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+        """Return what the loop finds; None where the plain code is to run, or to explain."""
+        return None
+
+    def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
+        """Return values and hypergradients at each row of `lams`, or None likewise."""
+        return None
+
+    def batch_over(
+        self, problems: Sequence[BilevelProblem], lams: Array, K: int
+    ) -> tuple[Array, Array] | None:
+        """Return those of each problem at a row of its own, or None likewise."""
+        return None
+
+
+class QuadraticOnHost(Loop):
+    """See `tinybilevel.kernels.loops`."""
+
+    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+        kernel = self.kernel
+        lam = problem.lam0 if lam is None else lam
+        if type(lam) is not np.ndarray or lam.dtype != np.float64 or lam.shape != (kernel.N,):
+            lam = problem.check(lam)
+            if lam.dtype != np.float64 or lam.shape != (kernel.N,):
+                return None
+        w, grad, norms = np.empty(kernel.M), np.empty(kernel.N), np.empty(K + 1)
+        value = kernel(lam, K, w, grad, norms)
+        if not math.isfinite(value):
+            return None
+        return Hypergradient(value, grad, w, K, norms, Cost(self.T, K, 2 * w.nbytes))
+
+    def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
+        if on_device(lams) or lams.dtype != np.float64:
+            return None
+        values, grads = np.empty(len(lams)), np.empty(lams.shape)
+        self.kernel.batch(np.ascontiguousarray(lams), K, values, grads)
+        return _if_finite(values, grads)
+
+    def batch_over(
+        self, problems: Sequence[BilevelProblem], lams: Array, K: int
+    ) -> tuple[Array, Array] | None:
+        kernels = [p.loop.kernel for p in problems if isinstance(p.loop, QuadraticOnHost)]
+        one_kind = len(kernels) == len(problems) and len({k.sizes for k in kernels}) == 1
+        if not one_kind or lams.dtype != np.float64 or lams.shape[1] != self.kernel.N:
+            return None
+        values, grads = np.empty(len(lams)), np.empty(lams.shape)
+        self.kernel.batch_over(kernels, np.ascontiguousarray(lams), K, values, grads)
+        return _if_finite(values, grads)
+
+
+class HostLoop(Loop):
+    """A loop that sees θ; λ and its map stay outside."""
+
+    def theta(self, lam: Array, dtype: Any) -> Array | None:
+        """Return θ where all is of one dtype: compiled code looks at none."""
+        theta = self.hyper_map(lam)
+        if (
+            not lam.dtype
+            == theta.dtype
+            == dtype
+            == promote(theta, self.transition.dtype, self.upper.dtype)
+        ):
+            return None
+        # Numba would compile for one that is read-only, as `lam0` is, once more.
+        return np.require(theta, requirements=["C", "W"])
+
+    def result(
+        self, lam: Array, value: float, h: Array, w: Array, K: int, norms: Any
+    ) -> Hypergradient | None:
+        """Pull h back to λ; None where anything is not finite."""
+        grad = self.pull(lam, h)
+        if not math.isfinite(value) or not np.isfinite(grad).all() or not np.isfinite(w).all():
+            return None
+        cost = Cost(self.T, K, (max(K, 1) + 1) * w.nbytes)
+        return Hypergradient(value, grad, w, K, np.asarray(norms, float), cost)
+
+    def pull(self, lam: Array, h: Array) -> Array:
+        return check_shape("the vjp of hyper_map", self.hyper_map.vjp(lam, h), lam.shape)
+
+
+class DenseOnHost(HostLoop):
+    """See `tinybilevel.kernels.dense_loops`."""
+
+    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+        kernel, lam = self.kernel, problem.check(lam)
+        theta = self.theta(lam, kernel.dtype)
+        if theta is None:
+            return None
+        w, h = np.empty(kernel.M, kernel.dtype), np.empty_like(theta)
+        norms = np.empty(K + 1, kernel.dtype)
+        return self.result(lam, float(kernel(theta, K, w, h, norms)), h, w, K, norms)
+
+    def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
+        direct = type(self.hyper_map) is Identity
+        thetas = [self.theta(lam, self.kernel.dtype) for lam in (lams[:1] if direct else lams)]
+        if any(theta is None for theta in thetas):
+            return None
+        stacked: Array = np.ascontiguousarray(lams if direct else thetas)
+        values, grads = np.empty(len(lams), lams.dtype), np.empty_like(stacked)
+        self.kernel.batch(stacked, K, values, grads)
+        if not direct:
+            grads = np.stack([self.pull(lam, h) for lam, h in zip(lams, grads, strict=True)])
+        return _if_finite(values.astype(float), grads)
+
+    def theta(self, lam: Array, dtype: Any) -> Array | None:
+        theta = super().theta(lam, dtype)
+        if theta is not None and theta.shape not in self.kernel.fits:
+            # The plain bodies look at the sizes, and say what is wrong with them.
+            w = self.transition.initial(theta)
+            self.transition.step(0, w, theta)
+            self.transition.vjp(0, w, theta, w)
+            self.upper.grad(w, theta)
+            self.upper.grad_lam(w, theta)
+            self.kernel.fits.add(theta.shape)
+        return theta
+
+
+class CleaningOnHost(HostLoop):
+    """See `tinybilevel.kernels.softmax_loop`."""
+
+    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+        lam, kernel, f = problem.check(lam), self.kernel, self.upper
+        theta = self.theta(lam, kernel.lower.dtype)
+        if theta is None or theta.shape != kernel.lower.y.shape:
+            return None
+        w, run = kernel.forward(theta, K)
+        with np.errstate(over="ignore", invalid="ignore"):
+            value, alpha, h = f.value(w, theta), f.grad(w, theta), f.grad_lam(w, theta).copy()
+            squares = [alpha @ alpha, *kernel.backward(run, alpha, h)]
+            return self.result(lam, value, h, w, K, np.sqrt(squares))
+
+
+class QuadraticOnDevice(Loop):
+    """See `tinybilevel.kernels.cuda_loops`; a single λ is left to the plain code."""
+
+    def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
+        from tinybilevel.kernels.cuda_loops import batch
+
+        if lams.dtype != self.kernel.numbers.dtype:
+            return None
+        values, grads = np.empty_like(lams, shape=len(lams)), np.empty_like(lams)
+        batch(self.kernel, lams, K, values, grads)
+        return _if_finite(values, grads)
+
+
+class CleaningOnDevice(Loop):
+    """See `tinybilevel.kernels.cuda`."""
+
+    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+        lam = problem.check(lam)
+        if lam.dtype != self.transition.dtype:
+            return None
+        theta = self.hyper_map(lam)
+        w, h, squares = self.kernel(theta, K)
+        value, grad = self.upper.value(w, theta), self.hyper_map.vjp(lam, h)
+        if not all(bool(np.isfinite(x).all()) for x in (value, grad, w)):
+            return None
+        norms = to_numpy(np.sqrt(squares)).astype(float)
+        return Hypergradient(value, grad, w, K, norms, Cost(self.T, K, (max(K, 1) + 1) * w.nbytes))
+
+
+def _if_finite(values: Array, grads: Array) -> tuple[Array, Array] | None:
+    finite = bool(np.isfinite(values).all()) and bool(np.isfinite(grads).all())
+    return (values, grads) if finite else None

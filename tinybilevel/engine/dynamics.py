@@ -1,0 +1,153 @@
+"""A problem at one λ: its transition bound to θ, counted and watched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array, as_float, check_pair, check_shape, like, promote
+from tinybilevel.errors import DivergenceError
+from tinybilevel.problem import BilevelProblem
+
+__all__ = ["Cost", "Dynamics"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one hypergradient takes: the row of the paper's Table 1, counted.
+
+    Attributes
+    ----------
+    transitions : int
+        Evaluations of Ξ.
+    products : int
+        Products with A and B (one vjp, jvp or Hessian pass each).
+    bytes : int
+        Bytes of the states, and in forward mode of Z, that are held at the peak.
+    """
+
+    transitions: int
+    products: int
+    bytes: int
+
+
+class Dynamics:
+    """A problem's transition at one θ; it counts what is run, so that a `Cost` can be reported."""
+
+    def __init__(self, problem: BilevelProblem, lam: Array) -> None:
+        self.problem, self.transition, self.T = problem, problem.transition.bound(), problem.T
+        # Before the map, so that a float32 λ does not cost float64 data their precision.
+        dtype = promote(lam, self.transition.dtype, problem.upper.dtype)
+        self.lam = lam.astype(dtype, copy=False)
+        self.theta = as_float("hyper_map(lam)", problem.hyper_map(self.lam), ndim=1, finite=False)
+        w0 = self.transition.initial(self.theta)
+        self.w0 = w0.astype(promote(w0, self.theta), copy=False)
+        self.transitions = self.products = self.bytes = 0
+
+    def step(self, t: int, w: Array, out: Array) -> Array:
+        self.transitions += 1
+        result = self.transition.step(t, w, self.theta, out=out)
+        if result is not out:  # a transition of the user's own may not write into `out`
+            out[...] = check_shape("step", result, out.shape)
+        return out
+
+    def advance(self, w: Array, start: int, stop: int, work: Array) -> Array:
+        """Return w_stop from w = w_start, by turns in the two rows of `work`."""
+        for t in range(start, stop):
+            w = self.step(t, w, out=work[t % 2])
+        return w
+
+    def vjp(self, t: int, w: Array, alpha: Array, out: tuple[Array, Array]) -> tuple[Array, Array]:
+        self.products += 1
+        result = self.transition.vjp(t, w, self.theta, alpha, out=out)
+        return check_pair("vjp", result, w.shape, self.theta.shape)
+
+    def initial_vjp(self, alpha: Array) -> Array:
+        self.products += 1
+        result = self.transition.initial_vjp(self.theta, alpha)
+        return check_shape("initial_vjp", result, self.theta.shape)
+
+    def jvp(self, t: int, w: Array, dw: Array, dtheta: Array) -> Array:
+        self.products += 1
+        return check_shape("jvp", self.transition.jvp(t, w, self.theta, dw, dtheta), w.shape)
+
+    def initial_jvp(self, dtheta: Array) -> Array:
+        self.products += 1
+        result = self.transition.initial_jvp(self.theta, dtheta)
+        return check_shape("initial_jvp", result, self.w0.shape)
+
+    def upper(self, w: Array) -> tuple[float, Array, Array]:
+        """Return f, α_T = ∇_w f over the whole state, and h_T = ∇_θ f, at the readout of w_T."""
+        x, f = self.transition.readout(w), self.problem.upper
+        grad = check_shape("grad of upper", f.grad(x, self.theta), x.shape)
+        h = check_shape("grad_lam of upper", f.grad_lam(x, self.theta), self.theta.shape)
+        return float(f.value(x, self.theta)), self.transition.readout_vjp(grad), h
+
+    def empty(self, count: int) -> Array:
+        """Allocate `count` rows of a state's size, and count their bytes."""
+        rows = np.empty_like(self.w0, shape=(count, self.w0.size))
+        self.bytes += rows.nbytes
+        return rows
+
+    def cost(self) -> Cost:
+        return Cost(self.transitions, self.products, self.bytes)
+
+    def check(self, w: Array, *results: Any) -> None:
+        """Raise a DivergenceError if w_T or a result of the upper level is not finite."""
+        if all(bool(np.isfinite(x).all()) for x in (w, *results)):
+            return
+        t, norm = self._first_divergence()
+        if not np.isfinite(self.w0).all():
+            t, norm, message = None, float("nan"), "the initial state w_0 is not finite"
+        elif t is None:
+            message = (
+                f"all states are finite (‖w_T‖ = {norm:.3g}), the upper level or a product is not"
+            )
+        else:
+            message = (
+                f"the state w_{t + 1} after step t={t} is not finite (norm of the last finite "
+                f"state: {norm:.3g}); {self._cause(t)}"
+            )
+        error = DivergenceError(message, t=t, norm=norm)
+        error.lam = self.lam.copy()
+        raise error
+
+    def _first_divergence(self) -> tuple[int | None, float]:
+        # Only a run that failed is paid for twice; the inner loop stays free of checks.
+        w, norm = self.w0, _norm(self.w0)
+        for t in range(self.T):
+            w = self.transition.step(t, w, self.theta)
+            if not np.isfinite(w).all():
+                return t, norm
+            norm = _norm(w)
+        return None, norm
+
+    def _cause(self, t: int) -> str:
+        step_size, g = getattr(self.transition, "step_size", None), self.transition.objective
+        unknown = "the lower-level iteration diverges"
+        if step_size is None or g is None:
+            return unknown
+        gamma = float(np.max(step_size(t, self.theta)))
+        w = self.transition.readout(self.w0)
+        v, beta = np.empty_like(w), 0.0
+        v[...] = like(w, np.random.default_rng(0).standard_normal(w.size))
+        for _ in range(20):  # power iteration on the Hessian at w_0
+            try:
+                v, _ = g.grad_vjp(w, self.theta, v / np.linalg.norm(v))
+            except TypeError:  # an objective for forward mode alone
+                return unknown
+            beta = float(np.linalg.norm(v))
+            if not np.isfinite(beta) or beta == 0:
+                break
+        return (
+            f"likely cause: step size γ = {gamma:.3g} against smoothness β ≈ {beta:.3g} at w_0 "
+            f"(gradient descent is stable for γ < 2/β = {2 / beta if beta else np.inf:.3g})"
+        )
+
+
+def _norm(w: Array) -> float:
+    """‖w‖ without squaring what is about to overflow."""
+    scale = float(np.abs(w).max()) if w.size else 0.0
+    return scale * float(np.linalg.norm(w / scale)) if scale else 0.0

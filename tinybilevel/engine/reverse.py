@@ -1,0 +1,56 @@
+"""The backward recursion: the paper's eq. (6), and stopped early eq. (8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array, promote
+from tinybilevel.engine.dynamics import Dynamics
+
+__all__ = ["backward"]
+
+
+def backward(
+    dynamics: Dynamics,
+    states: Iterable[tuple[int, Array]],
+    alpha: Array,
+    h: Array,
+    enough: Callable[[int, float], bool] | None = None,
+) -> tuple[Array, Array, Array]:
+    """Run h_{t−1} = h_t + B_t α_t, α_{t−1} = A_t α_t over the states it is fed, newest first.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+        The transition at θ.
+    states : iterable of (int, ndarray (M,))
+        (t, w_t) for t = T−1, T−2, …; from a storage. K pairs give h_{T−K}.
+    alpha : ndarray (M,)
+        α_T = ∇_w f.
+    h : ndarray (P,)
+        h_T = ∇_θ f.
+    enough : callable, optional
+        (t, ‖α_t‖) → whether to stop at h_t; asked before each step.
+
+    Returns
+    -------
+    alpha : ndarray (M,)
+        α_{T−K}.
+    h : ndarray (P,)
+        h_{T−K}.
+    norms : ndarray (K + 1,)
+        ‖α_T‖, …, ‖α_{T−K}‖.
+    """
+    squares = [alpha @ alpha]
+    h = h.astype(promote(h, alpha, dynamics.w0))
+    # α_{t−1} is written beside α_t, by turns.
+    work, B_alpha = np.empty_like(h, shape=(2, alpha.size)), np.empty_like(h)
+    for t, w in states:
+        if enough is not None and enough(t + 1, float(np.sqrt(squares[-1]))):
+            break
+        alpha, B_alpha = dynamics.vjp(t, w, alpha, out=(work[len(squares) % 2], B_alpha))
+        h += B_alpha
+        squares.append(alpha @ alpha)
+    return alpha, h, np.sqrt(np.stack(squares))

@@ -1,0 +1,58 @@
+"""What a hyperparameter map θ = Φ(λ) is: what objectives and transitions see of λ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinybilevel.arrays.backend import Array, Movable
+
+__all__ = ["HyperMap", "Identity", "require_map"]
+
+
+class HyperMap(Movable):
+    """θ = Φ(λ), evaluated once per hypergradient.
+
+    The recursion gathers h in θ's space, where it is linear in the products B_t α_t, and `vjp`
+    pulls it back once: ∇_λ = (∂θ/∂λ)ᵀ h. That equals pulling back at every step.
+
+    Conventions:
+
+    ==================  =====  ==================
+    ``Φ(lam)``          (P,)   θ
+    ``vjp(lam, h)``     (N,)   (∂θ/∂λ)ᵀ h
+    ``jvp(lam, dlam)``  (P,)   (∂θ/∂λ) dλ
+    ==================  =====  ==================
+
+    ``P = N`` for every map but `Affine` with a matrix and a `Compose` that holds one.
+    """
+
+    def __call__(self, lam: Array) -> Array:
+        """Return θ."""
+        raise TypeError(f"{type(self).__name__} must define __call__, vjp and jvp")
+
+    def vjp(self, lam: Array, h: Array) -> Array:
+        """Return (∂θ/∂λ)ᵀ h, (N,)."""
+        raise TypeError(f"{type(self).__name__} must define __call__, vjp and jvp")
+
+    def jvp(self, lam: Array, dlam: Array) -> Array:
+        """Return (∂θ/∂λ) dλ, (P,)."""
+        raise TypeError(f"{type(self).__name__} must define __call__, vjp and jvp")
+
+
+class Identity(HyperMap):
+    """θ = λ, the default."""
+
+    def __call__(self, lam: Array) -> Array:
+        return lam
+
+    def vjp(self, lam: Array, h: Array) -> Array:
+        return h
+
+    def jvp(self, lam: Array, dlam: Array) -> Array:
+        return dlam
+
+
+def require_map(name: str, phi: Any) -> None:
+    """Refuse what is not a map, such as a class in place of its instance."""
+    if not isinstance(phi, HyperMap):
+        raise TypeError(f"{name} takes a HyperMap such as Exp(), got {phi!r}")

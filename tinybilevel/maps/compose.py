@@ -1,0 +1,41 @@
+"""Maps one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tinybilevel.arrays.backend import Array
+from tinybilevel.maps.base import HyperMap, require_map
+
+__all__ = ["Compose"]
+
+
+class Compose(HyperMap):
+    """θ = Φ_n(… Φ_2(Φ_1(λ))): maps in the order in which they are applied."""
+
+    def __init__(self, *maps: HyperMap) -> None:
+        if not maps:
+            raise ValueError("Compose needs at least one map")
+        for phi in maps:
+            require_map("Compose", phi)
+        self.maps = maps
+
+    def _inputs(self, lam: Array) -> Iterator[tuple[HyperMap, Array]]:
+        for phi in self.maps:
+            yield phi, lam
+            lam = phi(lam)
+
+    def __call__(self, lam: Array) -> Array:
+        for phi in self.maps:
+            lam = phi(lam)
+        return lam
+
+    def vjp(self, lam: Array, h: Array) -> Array:
+        for phi, x in reversed(list(self._inputs(lam))):
+            h = phi.vjp(x, h)
+        return h
+
+    def jvp(self, lam: Array, dlam: Array) -> Array:
+        for phi, x in self._inputs(lam):
+            dlam = phi.jvp(x, dlam)
+        return dlam

@@ -1,0 +1,1 @@
+"""The constants of Section 3, measured by products along a trajectory."""

@@ -1,0 +1,178 @@
+"""What a method is, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array, as_float, check_shape, like, moved, to_numpy
+from tinybilevel.engine.dynamics import Cost, Dynamics
+from tinybilevel.problem import BilevelProblem
+
+__all__ = ["Hypergradient", "Method"]
+
+
+@dataclass(frozen=True)
+class Hypergradient:
+    """What a method returns.
+
+    Attributes
+    ----------
+    value : float
+        f(ŵ*, λ).
+    grad : ndarray (N,)
+        The hypergradient, exact or approximate.
+    w : ndarray (M,)
+        ŵ* = w_T, the lower-level variable without its buffers.
+    K : int
+        Terms taken: backward steps of `KRMD` (T for the exact methods), terms of `Neumann`,
+        iterations of `ImplicitCG`.
+    alpha_norms : ndarray (K + 1,)
+        ‖α_T‖, …, ‖α_{T−K}‖ where the method runs the backward recursion; empty elsewhere.
+    cost : Cost
+        What was run and held.
+    residual : float
+        Relative residual of the linear system of `ImplicitCG`; 0 elsewhere.
+    converged : bool
+        False where an iterative method stopped before its tolerance.
+    bound : float or None
+        What a `Tolerance` certifies: ‖grad − d_λ f‖ is at most this. None where there is none.
+    """
+
+    value: float
+    grad: Array
+    w: Array
+    K: int
+    alpha_norms: Array
+    cost: Cost
+    residual: float = 0.0
+    converged: bool = True
+    bound: float | None = None
+
+    @classmethod
+    def at(
+        cls,
+        dynamics: Dynamics,
+        w: Array,
+        value: float,
+        h: Array,
+        K: int,
+        norms: Any = (),
+        **solver: Any,
+    ) -> Hypergradient:
+        """Pull h back from θ to λ, and check that all of the result is finite."""
+        grad = dynamics.problem.hyper_map.vjp(dynamics.lam, h)
+        grad = check_shape("the vjp of hyper_map", grad, dynamics.lam.shape)
+        dynamics.check(w, value, grad)
+        # Copies, so that a result neither keeps a storage alive nor shares λ or a user's array.
+        grad, w = grad.copy(), dynamics.transition.readout(w).copy()
+        norms = to_numpy(norms).astype(float)
+        return cls(value, grad, w, K, norms, dynamics.cost(), **solver)
+
+
+class Method:
+    """A frozen, picklable value that is called: ``method(problem, lam)`` → `Hypergradient`."""
+
+    def __call__(self, problem: BilevelProblem, lam: Any = None) -> Hypergradient:
+        """Return the hypergradient of `problem` at `lam` (N,), by default the problem's `lam0`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `lam` is not a finite float32 or float64 vector of the right size.
+        DivergenceError
+            If a state, the value or the hypergradient is not finite.
+        """
+        if problem.loop is not None and (K := self._loop_depth(problem.T)) is not None:
+            found = problem.loop.run(problem, lam, K)
+            if found is not None:
+                return found
+        # Overflow is looked for once, at the end, where it can be explained.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._evaluate(Dynamics(problem, problem.check(lam)))
+
+    def batch(
+        self, problem: BilevelProblem | Sequence[BilevelProblem], lams: Any
+    ) -> tuple[Array, Array]:
+        """Return the values (L,) and hypergradients (L, N) at each row of `lams` (L, N).
+
+        Compiled problems (`tinybilevel.compile`) are taken all at once, on all cores: one problem
+        at many λ, or many quadratics of equal sizes, each at its own.
+
+        Parameters
+        ----------
+        problem : BilevelProblem or sequence of L of them
+            One for all rows, or one for each, as in a Monte Carlo over problems.
+        lams : array_like (L, N)
+            Hyperparameters.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `lams` is not a finite float32 or float64 matrix with rows of the right size, or
+            there are not as many problems as rows.
+        DivergenceError
+            If a state, a value or a hypergradient is not finite.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> steps = [tb.compile(tb.problems.toy(step_size=s)) for s in (0.05, 0.1, 0.2)]
+        >>> values, grads = tb.KRMD(K=5).batch(steps, np.ones((3, 2)))
+        >>> grads[:, 0].round(3)
+        array([2.501, 4.543, 7.458])
+        """
+        lams = as_float("lams", lams, ndim=2)
+        first: BilevelProblem | None
+        if isinstance(problem, BilevelProblem):
+            first, problems = problem, [problem] * len(lams)
+        else:
+            problems = list(problem)
+            for k, each in enumerate(problems):
+                if not isinstance(each, BilevelProblem):
+                    raise TypeError(f"problem[{k}] must be a BilevelProblem, got {each!r}")
+            if len(problems) != len(lams):
+                raise ValueError(
+                    f"lams must have a row for each of {len(problems)} problems, got {len(lams)}"
+                )
+            first = problems[0] if problems else None
+        if first is not None and first.namespace != "numpy":
+            lams = moved(lams, first.namespace)
+        if first is None or not len(lams):
+            return np.zeros_like(lams, shape=0), np.zeros_like(lams)
+        for each in {id(p): p for p in problems}.values():
+            each.check(lams[0])
+        K = None if first.loop is None else self._loop_depth(first.T)
+        if K is not None:
+            one = isinstance(problem, BilevelProblem)
+            loop = first.loop
+            found = loop.batch(lams, K) if one else loop.batch_over(problems, lams, K)
+            if found is not None:
+                return found
+        results = [self(p, lam) for p, lam in zip(problems, lams, strict=True)]
+        values = like(results[0].grad, np.array([r.value for r in results]))
+        return values, np.stack([r.grad for r in results])
+
+    def _loop_depth(self, T: int) -> int | None:
+        """Return K, if the method is one that a problem's compiled loop can run."""
+        return None
+
+    def cost(self, problem: BilevelProblem, lam: Any = None) -> Cost:
+        """Predict the cost of a call beforehand; only the sizes of `lam` and w_0 matter."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            dynamics = Dynamics(problem, problem.check(lam))
+        transitions, products, states = self._predict(
+            problem.T, dynamics.w0.size, dynamics.theta.size
+        )
+        return Cost(transitions, products, states * dynamics.w0.nbytes)
+
+    def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
+        raise TypeError(f"{type(self).__name__} must define _evaluate and _predict")
+
+    def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:
+        """Return the transitions and products that are run and the M-vectors that are held."""
+        raise TypeError(f"{type(self).__name__} must define _evaluate and _predict")

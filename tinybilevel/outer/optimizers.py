@@ -1,0 +1,100 @@
+"""Outer optimizers: frozen values that map (state, gradient) to the next λ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array
+
+__all__ = ["SGD", "Adam", "Optimizer"]
+
+State = dict[str, Array]
+
+
+class Optimizer:
+    """Base of the outer optimizers; the state is a dict of arrays, so that it can be saved."""
+
+    def init(self, lam: Array) -> State:
+        """Return the state before the first update."""
+        raise TypeError(f"{type(self).__name__} must define init and update")
+
+    def update(self, tau: int, lam: Array, grad: Array, state: State) -> tuple[Array, State]:
+        """Return λ_{τ+1} and the next state, from λ_τ and its hypergradient; τ = 1, 2, …."""
+        raise TypeError(f"{type(self).__name__} must define init and update")
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """λ_{τ+1} = λ_τ − η_τ h with η_τ = η_0 τ^−decay; the paper's η_0/√τ is ``decay=0.5``.
+
+    Parameters
+    ----------
+    lr : float
+        η_0, greater than 0.
+    decay : float
+        Exponent, at least 0; 0 keeps the rate.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.SGD(0.1).update(4, np.array([1.0]), np.array([2.0]), {})[0]
+    array([0.9])
+    """
+
+    lr: float
+    decay: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_positive("lr", self.lr)
+        if not self.decay >= 0:
+            raise ValueError(f"decay must be at least 0, got {self.decay}")
+
+    def init(self, lam: Array) -> State:
+        return {}
+
+    def update(self, tau: int, lam: Array, grad: Array, state: State) -> tuple[Array, State]:
+        return lam - self.lr / tau**self.decay * grad, state
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015, Algorithm 1).
+
+    Parameters
+    ----------
+    lr : float
+        Step size, greater than 0.
+    beta1, beta2 : float
+        Decay of the two moments, in [0, 1).
+    eps : float
+        Added to the root of the second moment, greater than 0.
+    """
+
+    lr: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check_positive("lr", self.lr)
+        _check_positive("eps", self.eps)
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+
+    def init(self, lam: Array) -> State:
+        return {"m": np.zeros_like(lam), "s": np.zeros_like(lam)}
+
+    def update(self, tau: int, lam: Array, grad: Array, state: State) -> tuple[Array, State]:
+        m = self.beta1 * state["m"] + (1 - self.beta1) * grad
+        s = self.beta2 * state["s"] + (1 - self.beta2) * grad**2
+        root = np.sqrt(s / (1 - self.beta2**tau))
+        return lam - self.lr * m / (1 - self.beta1**tau) / (root + self.eps), {"m": m, "s": s}
+
+
+def _check_positive(name: str, x: float) -> None:
+    if not (np.isfinite(x) and x > 0):
+        raise ValueError(f"{name} must be greater than 0 and finite, got {x}")
