@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ConvergenceWarning", "DivergenceError"]
+__all__ = ["ConvergenceWarning", "DivergenceError", "missing_extra"]
+
+#: What pip has to install for each extra, as setup.cfg lists it.
+PACKAGES = {
+    "data": "pooch scikit-learn",
+    "fast": "numba",
+    "gpu": 'cupy-cuda13x "numba-cuda[cu13]"',
+    "plot": "matplotlib tqdm",
+}
 
 
 class DivergenceError(ArithmeticError):
@@ -43,3 +51,23 @@ def _rebuild(message: str, t: int | None, norm: float, lam: Any, last_good: Any)
 
 class ConvergenceWarning(UserWarning):
     """An iterative solver stopped before it reached the tolerance it was asked for."""
+
+
+def missing_extra(need: str, extra: str, cause: ImportError) -> ImportError:
+    """Return the error of an optional import that failed: what needs what, and what installs it.
+
+    Parameters
+    ----------
+    need : str
+        Who needs which package, such as "figures need matplotlib".
+    extra : str
+        The extra that brings it.
+    cause : ImportError
+        What the import raised. What is installed and does not load is no matter of installing it.
+    """
+    if not isinstance(cause, ModuleNotFoundError):
+        return ImportError(f"{need}, which is installed but cannot be imported: {cause}")
+    return ImportError(
+        f"{need}: pip install {PACKAGES[extra]} "
+        f'(or, in a checkout of tinybilevel, pip install ".[{extra}]")'
+    )

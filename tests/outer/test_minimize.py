@@ -154,7 +154,7 @@ def test_progress_bar_shows_the_value(capsys):
 
 def test_missing_tqdm_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    with pytest.raises(ImportError, match=r'pip install "tinybilevel\[plot\]"'):
+    with pytest.raises(ImportError, match="pip install matplotlib tqdm"):
         toy(iterations=3, progress=True)
 
 

@@ -15,6 +15,8 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
+from tinybilevel.errors import missing_extra
+
 __all__ = [
     "Array",
     "Movable",
@@ -200,4 +202,4 @@ def _import(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ImportError('a GPU needs CuPy: pip install "tinybilevel[gpu]"') from error
+        raise missing_extra("a GPU needs CuPy", "gpu", error) from error

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
+from tinybilevel.errors import missing_extra
 
 __all__ = [
     "biased_limits",
@@ -30,7 +31,7 @@ def require_matplotlib() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "tinybilevel[plot]"') from error
+        raise missing_extra("figures need matplotlib", "plot", error) from error
     return Figure
 
 

@@ -16,6 +16,7 @@ from tinybilevel.compiled.loops import (
     QuadraticOnDevice,
     QuadraticOnHost,
 )
+from tinybilevel.errors import missing_extra
 from tinybilevel.maps import Identity
 from tinybilevel.objectives import L2Penalty, Objective, Quadratic, SoftmaxRegression, Sum
 from tinybilevel.problem import BilevelProblem
@@ -95,7 +96,7 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     try:
         loop, kernel = make(problem, descent, start)
     except ImportError as error:
-        raise ImportError('compile needs Numba: pip install "tinybilevel[fast]"') from error
+        raise missing_extra("compile needs Numba", "fast", error) from error
     T, phi = problem.T, problem.hyper_map
     return replace(problem, loop=loop(kernel, descent, problem.upper, T, phi))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinybilevel.data.idx import DataError
+from tinybilevel.errors import missing_extra
 
 __all__ = ["FASHION_MNIST", "MNIST", "Source", "locate"]
 
@@ -113,10 +114,8 @@ def _fetch(source: Source, file: str) -> Path:
     try:
         import pooch
     except ImportError as error:
-        raise ImportError(
-            f'downloading {source.name} needs pooch: pip install "tinybilevel[data]"; '
-            f"or else {_remedy(source)}"
-        ) from error
+        hint = missing_extra(f"downloading {source.name} needs pooch", "data", error)
+        raise ImportError(f"{hint}; or else {_remedy(source)}") from error
     url, folder = source.url + file, Path(pooch.os_cache("tinybilevel"), source.folder)
     try:
         return Path(pooch.retrieve(url, source.sha256[file], fname=file, path=folder))

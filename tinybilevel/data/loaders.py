@@ -9,6 +9,7 @@ import numpy as np
 from tinybilevel.data._sources import FASHION_MNIST, MNIST, Source, locate
 from tinybilevel.data.dataset import Dataset
 from tinybilevel.data.idx import read_idx
+from tinybilevel.errors import missing_extra
 
 __all__ = ["digits", "fashion_mnist", "mnist"]
 
@@ -119,7 +120,7 @@ def digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError('digits needs scikit-learn: pip install "tinybilevel[data]"') from error
+        raise missing_extra("digits needs scikit-learn", "data", error) from error
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(y))
     train, test = order[:-_DIGITS_TEST_SIZE], order[-_DIGITS_TEST_SIZE:]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count, as_float, like, on_device, to_numpy
+from tinybilevel.errors import missing_extra
 from tinybilevel.objectives.base import Objective
 from tinybilevel.objectives.plain_softmax import PlainSoftmax
 from tinybilevel.objectives.remembered import Remembered
@@ -272,5 +273,5 @@ def _kernel(backend: str, X: Any, y: Array, n_classes: int) -> Any:
     try:
         kernels = import_module("tinybilevel.kernels." + ("cuda" if device else "softmax"))
     except ImportError as error:
-        raise ImportError('backend="numba" needs Numba: pip install "tinybilevel[fast]"') from error
+        raise missing_extra('backend="numba" needs Numba', "fast", error) from error
     return kernels.Softmax(X, y, n_classes)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count, check_shape, like, to_numpy
-from tinybilevel.errors import DivergenceError
+from tinybilevel.errors import DivergenceError, missing_extra
 from tinybilevel.methods.base import Hypergradient, Method
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.outer.optimizers import Adam, Optimizer
@@ -257,5 +257,5 @@ def _bar(progress: bool, done: int, iterations: int) -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
-        raise ImportError('progress=True needs tqdm: pip install "tinybilevel[plot]"') from error
+        raise missing_extra("progress=True needs tqdm", "plot", error) from error
     return tqdm(total=iterations, initial=done, desc="minimize", unit="it")
