@@ -42,6 +42,7 @@ from tinybilevel.outer import (
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.transitions import (
     AdamTransition,
+    FreshMinibatches,
     GradientDescent,
     HeavyBall,
     Learned,
@@ -70,6 +71,7 @@ __all__ = [
     "Cost",
     "DivergenceError",
     "Exp",
+    "FreshMinibatches",
     "GradientDescent",
     "HeavyBall",
     "HyperMap",

@@ -103,6 +103,15 @@ class BilevelProblem:
         """Return the same problem with the fixed initial state `w`: a warm start."""
         return replace(self, transition=self.transition.starting_at(w))
 
+    def continuing(self, state: Array, steps_before: int) -> BilevelProblem:
+        """Return the same problem from a whole state, buffers too; see `Transition.continuing`."""
+        return replace(self, transition=self.transition.continuing(state, steps_before))
+
+    def at_iteration(self, tau: int) -> BilevelProblem:
+        """Return the problem of outer update τ = 1, 2, …: itself where no batches are drawn."""
+        transition = self.transition.at_iteration(tau)
+        return self if transition is self.transition else replace(self, transition=transition)
+
     def check(self, lam: Any) -> Array:
         """Return `lam`, or `lam0` for None, as a float vector.
 

@@ -76,3 +76,27 @@ def test_no_memory_of_the_gradients_is_allowed():
 def test_refused(option, message):
     with pytest.raises(ValueError, match=message):
         tb.AdamTransition(G, 0.1, START, **option)
+
+
+def test_the_count_of_steps_goes_on_in_the_adjoint():
+    state = cases.state(tb.AdamTransition(G, 0.1, START))[[0, 1, 6, 7, 12, 13]]
+    adam = tb.AdamTransition(G, 0.1, START)
+    cases.assert_same(
+        cases.transition_calls(adam.starting_at(START).continuing(state, 4), state, LAM, t=1)
+        | {"initial": START},
+        cases.transition_calls(adam.starting_at(START), state, LAM, t=5) | {"initial": START},
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "steps", "error", "message"),
+    [
+        (np.ones(4), 1, ValueError, "state must hold 3 vectors of one size, .* got 4 entries"),
+        (np.ones((3, 2)), 1, ValueError, r"state must have 1 dimension.* got shape \(3, 2\)"),
+        (np.ones(6), -1, ValueError, "steps_before must be at least 0, got -1"),
+        (np.ones(6), 2.0, TypeError, "steps_before must be an integer, got 2.0"),
+    ],
+)
+def test_a_state_that_cannot_be_continued_is_refused(state, steps, error, message):
+    with pytest.raises(error, match=message):
+        tb.AdamTransition(G, 0.1, START).continuing(state, steps)

@@ -9,6 +9,7 @@ import pytest
 import tinybilevel as tb
 
 NAMES = list(cases.transitions())
+LAM = cases.hyperparameters()
 
 
 @pytest.fixture(params=NAMES)
@@ -98,3 +99,40 @@ def test_readout_starting_at_and_buffers(case):
     np.testing.assert_array_equal(warm.initial(lam)[:6], np.arange(6.0))
     assert not warm.initial_vjp(lam, np.ones(M)).any()
     np.testing.assert_array_equal(warm.step(1, w, lam), transition.step(1, w, lam))
+
+
+def run(transition, w, lam, steps):
+    for t in range(steps):
+        w = transition.step(t, w, lam)
+    return w
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (tb.GradientDescent, {}),
+        (tb.HeavyBall, {}),
+        (tb.Nesterov, {}),
+        (tb.AdamTransition, {}),
+        (tb.ProximalGradient, dict(l1=0.1)),
+    ],
+)
+def test_runs_that_continue_are_one_long_run(kind, options):
+    transition, lam = kind(cases.lower(), 0.3, cases.STARTS["array"], **options), LAM
+    once = run(transition, transition.initial(lam), lam, 12)
+    state = transition.initial(lam)
+    for done in range(0, 12, 3):
+        part = transition.continuing(state, done)
+        np.testing.assert_array_equal(part.initial(lam), state)
+        assert not part.initial_vjp(lam, np.ones(state.size)).any()
+        assert not part.initial_jvp(lam, lam).any()
+        state = run(part, state, lam, 3)
+    np.testing.assert_allclose(state, once, rtol=1e-13)
+    assert (
+        np.abs(transition.continuing(state, 12).starting_at(np.ones(6)).initial(lam)[6:]).sum() == 0
+    )
+
+
+def test_what_continues_has_right_adjoints(case):
+    transition, w, lam = case
+    tb.testing.assert_transition_adjoints(transition.continuing(w, 7), w, lam, t=1)

@@ -37,22 +37,6 @@ def test_a_schedule_is_read_step_by_step(gamma):
         descent.step(3, W, LAM)
 
 
-@pytest.mark.parametrize("t", range(4))
-def test_batch_t_is_used_at_step_t_by_all_three(t):
-    loss, w, lam = cases.objectives()["softmax"]
-    descent = tb.GradientDescent(loss, 0.3, w, batches=cases.BATCHES)
-    alone = tb.GradientDescent(loss.restrict(cases.BATCHES[t]), 0.3, w)
-    batched = cases.transition_calls(descent, w, lam, t=t)
-    cases.assert_same(batched, cases.transition_calls(alone, w, lam, t=t))
-
-
-def test_too_few_batches():
-    descent = tb.GradientDescent(cases.softmax(), 0.3, np.zeros(6), batches=[[0], [1]])
-    for call in (descent.step, lambda t, w, lam: descent.vjp(t, w, lam, w)):
-        with pytest.raises(ValueError, match="batches has 2 entries; step t=2 needs one more"):
-            call(2, np.zeros(6), np.zeros(5))
-
-
 @pytest.mark.parametrize(
     ("step_size", "error", "message"),
     [
@@ -83,34 +67,3 @@ def test_a_callable_is_held_to_the_same_rule(c):
 def test_objective_must_be_one():
     with pytest.raises(TypeError, match="objective must be an Objective, got 3"):
         tb.GradientDescent(3, 0.1, W)
-
-
-@pytest.mark.parametrize("n", [1, 5, 7])
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_minibatches_pass_through_the_data(n, size):
-    if size > n:
-        with pytest.raises(ValueError, match=f"size must be at most n = {n}, got {size}"):
-            tb.minibatches(n, size, 3, seed=0)
-        return
-    per_epoch = n // size
-    rows = tb.minibatches(n, size, 3 * per_epoch + 1, seed=0)
-    assert rows.shape == (3 * per_epoch + 1, size)
-    for epoch in range(3):
-        seen = rows[epoch * per_epoch : (epoch + 1) * per_epoch].ravel()
-        assert len(set(seen)) == per_epoch * size
-        assert set(seen) <= set(range(n))
-
-
-def test_minibatches_come_from_the_seed_alone():
-    rows = tb.minibatches(50, 5, 20, seed=3)
-    np.testing.assert_array_equal(rows, tb.minibatches(50, 5, 20, seed=3))
-    np.testing.assert_array_equal(rows, tb.minibatches(50, 5, 20, np.random.default_rng(3)))
-    assert (rows != tb.minibatches(50, 5, 20, seed=4)).any()
-    assert (rows[:10] != rows[10:]).any()  # a new shuffle each epoch
-    assert tb.minibatches(50, 5, 0, seed=3).shape == (0, 5)
-
-
-@pytest.mark.parametrize("arguments", [(0, 1, 1), (5, 0, 1), (5, 1, -1)])
-def test_minibatches_refuse_what_is_empty(arguments):
-    with pytest.raises(ValueError, match="must be at least"):
-        tb.minibatches(*arguments, seed=0)

@@ -123,7 +123,7 @@ class AdamTransition(GradientTransition):
         dgrad = g.grad_jvp(x, lam, dx, dlam)
         dm = self.beta1 * dm + (1 - self.beta1) * dgrad
         ds = self.beta2 * ds + 2 * (1 - self.beta2) * grad * dgrad
-        moved = dx - gamma * dm / (D * (1 - self.beta1 ** (t + 1)))
+        moved = dx - gamma * dm / (D * self._rest(self.beta1, t))
         moved += gamma * m_hat / D**2 * self._droot(t, root) * ds
         if self.step_size.learned:
             moved -= self.step_size.push(dlam) * m_hat / D
@@ -137,7 +137,7 @@ class AdamTransition(GradientTransition):
         return np.divide(positive, root, out=root)
 
     def _rest(self, beta: float, t: int) -> float:
-        return 1 - beta ** (t + 1)
+        return 1 - beta ** (self._steps_before + t + 1)
 
 
 def _thirds(state: Array) -> tuple[Array, Array, Array]:

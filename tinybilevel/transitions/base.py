@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from tinybilevel.arrays.backend import (
     Array,
     Movable,
+    as_count,
     as_float,
     block_size,
     check_pair,
@@ -58,6 +59,9 @@ class Transition(Movable):
     objective: Objective | None = None
     #: Whether the transition comes to rest where ∇_w g = 0.
     stationary_at_minimum = True
+    #: Steps that were taken before w_0, and the buffers that they left; see `continuing`.
+    _steps_before = 0
+    _buffers: Array | None = None
 
     def __init__(self, initial: Any) -> None:
         self._initial = Initial(initial)
@@ -68,9 +72,9 @@ class Transition(Movable):
         return self.objective.dtype if self.objective is not None else None
 
     def initial(self, lam: Array) -> Array:
-        """Return the state w_0 = Ξ_0(λ), buffers at 0."""
+        """Return the state w_0 = Ξ_0(λ), buffers at 0 or as `continuing` was given them."""
         w = self._initial(lam)
-        return w if self.n_buffers == 0 else self._pad(w)
+        return self._pad(w) if self._buffers is None else np.concatenate([w, self._buffers])
 
     def initial_vjp(self, lam: Array, alpha: Array) -> Array:
         """Return B_0 α, (N,)."""
@@ -106,15 +110,68 @@ class Transition(Movable):
         """Return w_0 where it is an array; None where it comes from λ."""
         return self._initial.fixed
 
-    def bound(self) -> Transition:
+    def bound(self) -> Self:
         """Return the transition for one call of a method; see `Objective.bound`."""
         return self
 
-    def starting_at(self, w: Array) -> Transition:
-        """Return the same dynamics from the fixed state's variable `w`, so that B_0 = 0."""
+    def starting_at(self, w: Array) -> Self:
+        """Return the same dynamics from the fixed variable `w`, buffers at 0, so that B_0 = 0."""
         other = copy.copy(self)
-        other._initial = Initial(w)
+        other._initial, other._buffers, other._steps_before = Initial(w), None, 0
         return other
+
+    def continuing(self, state: Array, steps_before: int) -> Self:
+        """Return the same dynamics from a whole state that earlier steps have reached.
+
+        Velocity and moments are kept, and Adam's correction for the moments' start at 0 counts on,
+        so that five runs of ten steps, each from where the last one ended, are one run of fifty.
+        Schedules and batches belong to the steps of one run and begin anew.
+
+        Parameters
+        ----------
+        state : ndarray (M,)
+            w_T with its buffers, as `step` returns it; a fixed start, so that B_0 = 0.
+        steps_before : int
+            How many steps led to it, over all runs, at least 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `state` is not a finite vector of variable and buffers, or `steps_before` no count.
+
+        Examples
+        --------
+        >>> import tinybilevel as tb
+        >>> g = tb.Quadratic([1.0, 0.5])
+        >>> adam, lam = tb.AdamTransition(g, 0.1, initial=[2.0, 2.0]), g.G
+        >>> once = again = adam.initial(lam)
+        >>> for t in range(4):
+        ...     once = adam.step(t, once, lam)
+        >>> for t in range(2):
+        ...     again = adam.step(t, again, lam)
+        >>> rest = adam.continuing(again, steps_before=2)
+        >>> again = rest.initial(lam)
+        >>> for t in range(2):
+        ...     again = rest.step(t, again, lam)
+        >>> bool((again == once).all())
+        True
+        """
+        state = as_float("state", state, ndim=1)
+        parts = 1 + self.n_buffers
+        if state.size % parts:
+            raise ValueError(
+                f"state must hold {parts} vectors of one size, the variable and "
+                f"{self.n_buffers} buffers of {type(self).__name__}, got {state.size} entries"
+            )
+        M = state.size // parts
+        other = self.starting_at(state[:M])
+        other._buffers = state[M:].copy() if self.n_buffers else None
+        other._steps_before = as_count("steps_before", steps_before)
+        return other
+
+    def at_iteration(self, tau: int) -> Self:
+        """Return the dynamics of outer update τ = 1, 2, …: itself where no batches are drawn."""
+        return self
 
     def _pad(self, w: Array) -> Array:
         if self.n_buffers == 0:

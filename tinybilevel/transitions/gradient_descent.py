@@ -1,4 +1,4 @@
-"""Gradient descent, on the whole objective or on minibatches."""
+"""Gradient descent, on the whole objective or on batches of its examples."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, moved, to_numpy
+from tinybilevel.arrays.backend import Array, as_count, moved, on_device, to_numpy
 from tinybilevel.arrays.workspace import FRESH, Workspace
 from tinybilevel.objectives import Objective
 from tinybilevel.transitions.base import Transition
 from tinybilevel.transitions.coefficient import as_coefficient
 
-__all__ = ["GradientDescent", "GradientTransition", "minibatches"]
+__all__ = ["GradientDescent", "GradientTransition"]
 
 
 class GradientTransition(Transition):
@@ -28,9 +28,11 @@ class GradientTransition(Transition):
         γ; γ_0, γ_1, …; t → γ_t; or the block of θ that holds it.
     initial : array_like (M,), slice, pair or triple of callables
         See `Transition`.
-    batches : sequence of ndarray of int, optional
+    batches : sequence of ndarray of int, or callable, optional
         Rows of the data that step t sees, t = 0 … T−1; `minibatches` draws them. The backward
-        pass at step t uses batch t again. The default is the whole objective.
+        pass at step t uses batch t again. A function τ → such a sequence, as `FreshMinibatches` is,
+        gives each outer update τ = 1, 2, … batches of its own; a method that is called directly
+        sees those of τ = 1. The default is the whole objective.
     """
 
     objective: Objective
@@ -50,12 +52,22 @@ class GradientTransition(Transition):
             raise TypeError(f"objective must be an Objective, got {objective!r}")
         self.objective = objective
         self.step_size = as_coefficient("step_size", step_size)
-        self.batches = batches
+        self._draw = batches if callable(batches) else None
+        self.batches = batches(1) if callable(batches) else batches
 
     def to(self, namespace: str) -> Self:
         other = super().to(namespace)
         if self.batches is not None:
             other.batches = [moved(to_numpy(batch), namespace) for batch in self.batches]
+        return other
+
+    def at_iteration(self, tau: int) -> Self:
+        if self._draw is None:
+            return self
+        other = copy.copy(self)
+        other.batches = self._draw(as_count("tau", tau, minimum=1))
+        if any(on_device(batch) for batch in self.batches):
+            other.batches = [moved(batch, "cupy") for batch in other.batches]
         return other
 
     def bound(self) -> Self:
@@ -119,39 +131,3 @@ class GradientDescent(GradientTransition):
         return (
             moved - self.step_size.push(dlam) * g.grad(w, lam) if self.step_size.learned else moved
         )
-
-
-def minibatches(n: int, size: int, T: int, seed: int | np.random.Generator) -> Array:
-    """Draw T minibatches by passing through shuffled data, a new shuffle each epoch.
-
-    Parameters
-    ----------
-    n, size, T : int
-        Number of examples, of examples in a batch and of batches. A rest of an epoch smaller
-        than a batch is left out.
-    seed : int or numpy.random.Generator
-        Source of the shuffles.
-
-    Returns
-    -------
-    ndarray (T, size) of int
-        Row t holds the examples of step t.
-
-    Raises
-    ------
-    ValueError
-        If a batch is empty or larger than the data.
-
-    Examples
-    --------
-    >>> import tinybilevel as tb
-    >>> tb.minibatches(4, size=2, T=3, seed=0).shape
-    (3, 2)
-    """
-    n, T = as_count("n", n, minimum=1), as_count("T", T)
-    if as_count("size", size, minimum=1) > n:
-        raise ValueError(f"size must be at most n = {n}, got {size}")
-    rng = np.random.default_rng(seed)
-    per_epoch = n // size
-    epochs = [rng.permutation(n)[: per_epoch * size] for _ in range(-(-T // per_epoch))]
-    return np.concatenate([np.empty(0, dtype=np.intp), *epochs]).reshape(-1, size)[:T]
