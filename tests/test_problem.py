@@ -44,7 +44,7 @@ def test_lam0_stands_in_for_lam():
         ({"hyper_map": tb.Exp}, TypeError, "hyper_map must be a HyperMap, got"),
         ({"T": -1}, ValueError, "T must be at least 0, got -1"),
         ({"T": True}, TypeError, "T must be an integer, got True"),
-        ({"lam0": [1, 1]}, TypeError, "lam0 must be float32 or float64, got dtype int64"),
+        ({"lam0": [True]}, TypeError, "lam0 must be float32 or float64, got dtype bool"),
         ({"lam0": [[1.0]]}, ValueError, r"lam0 must have 1 dimension\(s\)"),
         ({"lam0": [np.inf]}, ValueError, "lam0 must be finite"),
     ],

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from tinybilevel.arrays import backend
 
@@ -22,7 +23,6 @@ def test_a_subclass_comes_back_as_a_plain_array():
 @pytest.mark.parametrize(
     ("x", "dtype"),
     [
-        ([1, 2], "int64"),
         (np.ones(2, np.float16), "float16"),
         (np.ones(2, complex), "complex128"),
         ([True, False], "bool"),
@@ -33,8 +33,144 @@ def test_a_subclass_comes_back_as_a_plain_array():
     ],
 )
 def test_any_other_dtype_is_refused_by_name(x, dtype):
-    with pytest.raises(TypeError, match=f"^lam must be float32 or float64, got dtype {dtype}$"):
+    with pytest.raises(TypeError, match=f"^lam must be float32 or float64, got dtype {dtype}"):
         backend.as_float("lam", x)
+
+
+@pytest.mark.parametrize(
+    "x", [[1, -2], np.array([7, 2**53], np.uint64), [2**60, -(2**63)], [[3]], 4]
+)
+def test_whole_numbers_become_float64(x):
+    found = backend.as_float("lam", x)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found.astype(object), np.asarray(x).astype(object))
+
+
+@pytest.mark.parametrize(
+    "x", [2**53 + 1, -(2**53) - 1, 2**63 - 1, np.array([2**64 - 1, 0], np.uint64)]
+)
+def test_a_whole_number_that_is_no_float_is_refused(x):
+    with pytest.raises(
+        ValueError, match=r"lam must hold whole numbers that float64 has, got -?[0-9]+"
+    ):
+        backend.as_float("lam", x)
+
+
+def test_a_sparse_array_is_refused_where_a_dense_one_is_meant():
+    with pytest.raises(TypeError, match="lam must be a dense array, got a sparse csr_array"):
+        backend.as_float("lam", csr_array(np.eye(2)))
+
+
+@pytest.mark.parametrize("x", [np.ones(3), np.ones((2, 3), np.float32), np.arange(3), [1.0, 2.0]])
+def test_frozen_data_are_a_read_only_copy(x):
+    kept = backend.frozen("X", x)
+    assert not np.shares_memory(kept, x)
+    assert kept.dtype == np.asarray(x).dtype
+    np.testing.assert_array_equal(kept, x)
+    assert backend.frozen("X", kept) is kept
+    with pytest.raises(ValueError, match="read-only"):
+        kept[...] = 0
+
+
+def test_data_that_nobody_can_write_stay_where_they_are():
+    x = np.arange(6.0)
+    x.flags.writeable = False
+    assert backend.frozen("X", x) is x
+    part = x[::2]
+    assert backend.frozen("X", part) is part
+
+
+def test_a_read_only_view_of_a_writable_array_is_copied():
+    x = np.ones(3)
+    view = x.view()
+    view.flags.writeable = False
+    kept = backend.frozen("X", view)
+    x[0] = 5
+    np.testing.assert_array_equal(kept, np.ones(3))
+
+
+def test_frozen_sparse_data_keep_nothing_of_the_callers():
+    X = csr_array(np.eye(3))
+    kept = backend.frozen("X", X)
+    X.data[0], X.indices[0] = 7, 2
+    np.testing.assert_array_equal(kept.toarray(), np.eye(3))
+    assert backend.frozen("X", kept) is kept
+    assert X.data.flags.writeable
+
+
+def test_frozen_data_on_a_device_are_a_copy():
+    class OnDevice:  # has no flag that could make it read-only
+        __cuda_array_interface__ = {}
+
+        def copy(self):
+            return OnDevice()
+
+    x = OnDevice()
+    assert backend.frozen("X", x) is not x
+
+
+def test_frozen_refuses_what_are_no_numbers():
+    for x in (["a"], [None], [1j]):
+        with pytest.raises(TypeError, match="y must be an array of numbers, got dtype"):
+            backend.frozen("y", x)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [[0, 2, 1], [0.0, 2.0, 1.0], np.array([0, 2, 1], np.uint8), np.array([0, 2, 1], np.float32)],
+)
+def test_labels_are_whole_numbers_of_any_type(y):
+    found = backend.as_labels("y", y, 3)
+    assert found.dtype == np.intp
+    assert not found.flags.writeable
+    np.testing.assert_array_equal(found, [0, 2, 1])
+
+
+@pytest.mark.parametrize(
+    ("y", "n_classes", "error", "message"),
+    [
+        (["a", "b"], None, TypeError, r"got <U1; to number any labels: classes, y = np.unique\("),
+        ([True, False], None, TypeError, "y must be whole numbers 0 … C−1, got bool"),
+        ([None, 1], None, TypeError, "y must be whole numbers .*, got object"),
+        ([0.5, 1.0], None, ValueError, "y must be whole numbers 0 … C−1, got 0.5"),
+        ([0, np.nan], None, ValueError, "y must be whole numbers 0 … C−1, got nan"),
+        ([0, np.inf], None, ValueError, "y must be whole numbers 0 … C−1, got inf"),
+        ([0, 1, 2], None, ValueError, r"y must be 2 integers, got shape \(3,\) of int64"),
+        ([-1, 1], None, ValueError, "y must lie in 0 … C−1, got -1 … 1"),
+        ([0, 1e300], None, ValueError, "y must lie in 0 … C−1, got 0.0 … 1e"),
+        (np.array([0, 2**64 - 1], np.uint64), None, ValueError, "y must lie in 0 … C−1, got 0 …"),
+        ([0, 3], 3, ValueError, "y must lie in 0 … 2, got 0 … 3"),
+        ([0, 1], 2.0, TypeError, "n_classes must be an integer, got 2.0"),
+    ],
+)
+def test_labels_that_are_refused(y, n_classes, error, message):
+    with pytest.raises(error, match=message):
+        backend.as_labels("y", y, 2, n_classes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "count"), [([[0]], 1), ([[0, 2]], 3), ([[1], [0, 4]], 5), ([[0, 1, 15]], 16)]
+)
+def test_classes_are_counted_up_to_the_largest_label(labels, count):
+    assert backend.class_count("y", *map(np.array, labels)) == count
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1, 2, 3], "class 0 never occurs in y, whose labels are 1 … 3: .* n_classes=4"),
+        ([0, 1, 16], "y has only 3 different labels, but the largest is 16: .* n_classes=17"),
+        ([0, 1, 24_999], "only 3 different labels, but the largest is 24999"),
+    ],
+)
+def test_labels_that_may_not_be_what_they_seem_are_not_counted(labels, message):
+    with pytest.raises(ValueError, match=message):
+        backend.class_count("y", np.array(labels))
+
+
+def test_no_labels_have_no_classes():
+    with pytest.raises(ValueError, match="y must not be empty"):
+        backend.class_count("y", np.empty(0, int))
 
 
 def test_dimensions_and_finiteness():

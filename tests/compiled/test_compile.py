@@ -173,7 +173,7 @@ def test_a_state_or_a_product_that_is_not_finite_is_found_without_a_warning(gene
     [
         (np.ones(3), r"lam must have shape \(2,\), got \(3,\)"),
         (np.array([1.0, np.nan]), "lam must be finite"),
-        (np.array([1, 2]), "lam must be float32 or float64"),
+        (np.array([True, True]), "lam must be float32 or float64"),
     ],
 )
 def test_bad_input_is_refused_as_before(lam, message):

@@ -39,7 +39,7 @@ a, m = tb.Layout(a=2, b=1), tb.Affine
         (lambda: tb.Layout(a=1.5), TypeError, "a must be an integer, got 1.5"),
         (lambda: a.pack(a=np.ones(2)), ValueError, r"expected the blocks \['a', 'b'\]"),
         (lambda: a.pack(a=np.ones(3), b=1.0), ValueError, "a must have 2 entries, got 3"),
-        (lambda: a.pack(a=np.ones(2), b=1), TypeError, "b must be float32 or float64, got dtype"),
+        (lambda: a.pack(a=np.ones(2), b=1j), TypeError, "b must be float32 or float64, got dtype"),
         (lambda: a.unpack(np.ones((3, 1))), ValueError, r"vector of shape \(3,\), got \(3, 1\)"),
     ],
 )

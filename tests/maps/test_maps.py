@@ -78,7 +78,7 @@ m = tb.Affine
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: m([1, 2]), TypeError, "A must be float32 or float64, got dtype int64"),
+        (lambda: m([True]), TypeError, "A must be float32 or float64, got dtype bool"),
         (lambda: m(np.ones((2, 2, 2))), ValueError, "A must be a number, a vector or a matrix"),
         (lambda: m([1.0, np.inf]), ValueError, "A must be finite"),
         (lambda: m(1.0, [[1.0]]), ValueError, "b must have 1 dimension"),

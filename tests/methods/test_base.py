@@ -127,7 +127,7 @@ def test_a_float32_lam_does_not_cost_float64_data_their_precision():
 @pytest.mark.parametrize(
     ("lam", "error", "message"),
     [
-        (np.ones(3, dtype=int), TypeError, "lam must be float32 or float64, got dtype int64"),
+        (np.ones(3, dtype=bool), TypeError, "lam must be float32 or float64, got dtype bool"),
         ([[1.0, 2.0]], ValueError, r"lam must have 1 dimension\(s\), got shape \(1, 2\)"),
         ([np.nan, 1.0], ValueError, "lam must be finite, got 1 NaN or inf"),
         (np.ones(3), ValueError, r"lam must have shape \(2,\), got \(3,\)"),

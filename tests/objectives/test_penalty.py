@@ -55,7 +55,7 @@ def test_groups_of_any_integer_type(dtype):
         ((np.inf,), ValueError, "strength must be finite"),
         ((1j,), TypeError, "strength must be float32 or float64, got dtype complex128"),
         (("0.1",), TypeError, "strength must be float32 or float64"),
-        (([1, 2], [0, 1]), TypeError, "strength must be float32 or float64, got dtype int64"),
+        (([True, False], [0, 1]), TypeError, "strength must be float32 or float64, got .* bool"),
         (([1.0, 2.0],), ValueError, r"one entry per group \(1\), got \(2,\)"),
         ((0.1, [0, 1]), ValueError, r"one entry per group \(2\), got \(1,\)"),
         (([[1.0]],), ValueError, "strength must have 1 dimension"),

@@ -107,7 +107,7 @@ X = np.ones((3, 2))
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((X.astype(int), [0, 1, 2]), TypeError, "X must be float32 or float64, got dtype int64"),
+        ((X > 0, [0, 1, 2]), TypeError, "X must be float32 or float64, got dtype bool"),
         ((X.astype(np.float16), [0, 1, 2]), TypeError, "X must be .* float16"),
         ((X[0], [0, 1]), ValueError, r"X must have 2 dimension.*got shape \(2,\)"),
         ((X[:0], []), ValueError, "X must have at least one row and one column"),
@@ -159,8 +159,10 @@ def test_a_sparse_X_is_the_dense_one():
 
 
 def test_a_sparse_X_is_checked():
-    with pytest.raises(TypeError, match="X must be float32 or float64, got dtype int64"):
-        tb.SoftmaxRegression(csr_array(np.eye(2, dtype=np.int64)), [0, 1])
+    with pytest.raises(TypeError, match="X must be float32 or float64, got dtype bool"):
+        tb.SoftmaxRegression(csr_array(np.eye(2, dtype=bool)), [0, 1])
+    ones = tb.SoftmaxRegression(csr_array(np.eye(2, dtype=np.int64)), [0, 1])
+    assert ones.X.dtype == ones.dtype == np.float64
     with pytest.raises(ValueError, match="X must be finite"):
         tb.SoftmaxRegression(csr_array(np.diag([1.0, np.nan])), [0, 1])
 

@@ -79,9 +79,9 @@ def test_rejected_is_below_minus_three():
         ({"n_classes": 2}, ValueError, "y must lie in 0 … 1, got 0 … 2"),
         ({"y": Y - 1}, ValueError, "y must lie in 0 … 2, got -1 … 1"),
         (
-            {"X": (X * 255).astype(np.uint8)},
+            {"X": X > 0.5},
             TypeError,
-            "X must be float32 or float64, got .* uint8",
+            "X must be float32 or float64, got .* bool",
         ),
         ({"X": np.full((7, 3), np.nan)}, ValueError, "X must be finite, got 21 NaN or inf"),
         ({"X": X[:0], "y": Y[:0]}, ValueError, "y and y_val must not be empty"),

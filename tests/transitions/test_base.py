@@ -30,7 +30,7 @@ def test_the_caller_may_change_the_array_afterwards():
 @pytest.mark.parametrize(
     ("initial", "error", "message"),
     [
-        ([1, 2], TypeError, "initial must be float32 or float64, got dtype int64"),
+        (W > 0, TypeError, "initial must be float32 or float64, got dtype bool"),
         (W.astype(np.float16), TypeError, "initial must be .* float16"),
         (W + 1j, TypeError, "initial must be .* complex128"),
         (None, TypeError, "initial must be"),

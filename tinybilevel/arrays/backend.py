@@ -22,9 +22,12 @@ __all__ = [
     "Movable",
     "as_count",
     "as_float",
+    "as_labels",
     "block_size",
     "check_pair",
     "check_shape",
+    "class_count",
+    "frozen",
     "group_sums",
     "like",
     "moved",
@@ -48,7 +51,7 @@ def as_float(name: str, x: Any, *, ndim: int | None = None, finite: bool = True)
     name : str
         The argument's name, for the error.
     x : array_like
-        float32 or float64; Python floats become float64.
+        float32 or float64; Python floats and whole numbers become float64.
     ndim : int, optional
         Required number of dimensions.
     finite : bool
@@ -62,9 +65,10 @@ def as_float(name: str, x: Any, *, ndim: int | None = None, finite: bool = True)
     Raises
     ------
     TypeError
-        If the dtype is neither float32 nor float64.
+        If the dtype is neither float32 nor float64, nor that of whole numbers.
     ValueError
-        If the number of dimensions is wrong or an entry is not finite.
+        If the number of dimensions is wrong, an entry is not finite, or a whole number has no
+        float64 of its own (some beyond 2⁵³).
 
     Examples
     --------
@@ -72,14 +76,168 @@ def as_float(name: str, x: Any, *, ndim: int | None = None, finite: bool = True)
     >>> as_float("lam", [1.0, 2.0], ndim=1)
     array([1., 2.])
     """
+    if hasattr(x, "tocsr"):
+        raise TypeError(f"{name} must be a dense array, got a sparse {type(x).__name__}")
     x = x if on_device(x) else np.asarray(x)
+    if x.dtype.kind in "iu":
+        x = _as_exact_float(name, x)
     if x.dtype not in _FLOATS:
-        raise TypeError(f"{name} must be float32 or float64, got dtype {x.dtype}")
+        hint = "; for 0 and 1 use .astype(float)" if x.dtype.kind == "b" else ""
+        raise TypeError(f"{name} must be float32 or float64, got dtype {x.dtype}{hint}")
     if ndim is not None and x.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimension(s), got shape {x.shape}")
     if finite and not bool(np.isfinite(x).all()):
         raise ValueError(f"{name} must be finite, got {int((~np.isfinite(x)).sum())} NaN or inf")
     return x
+
+
+def _as_exact_float(name: str, x: Array) -> Array:
+    beyond = x[(x > 2**53) | (x < -(2**53))].tolist()
+    lost = [i for i in beyond if int(float(i)) != i]
+    if lost:
+        raise ValueError(f"{name} must hold whole numbers that float64 has, got {lost[0]}")
+    return x.astype(np.float64)
+
+
+def frozen(name: str, x: Any) -> Any:
+    """Return data that a problem may hold: nobody's later writing changes it.
+
+    A NumPy array that is read-only, and whose memory is no writable array's, comes back as it is;
+    of any other array a read-only copy. CuPy has no read-only arrays: there it is always a copy.
+    A sparse array is frozen in its three parts.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the error.
+    x : array_like or sparse array
+        Numbers.
+
+    Raises
+    ------
+    TypeError
+        If `x` is no array of numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinybilevel.arrays.backend import frozen
+    >>> a = np.ones(2)
+    >>> kept = frozen("a", a)
+    >>> kept is a, kept.flags.writeable, frozen("a", kept) is kept
+    (False, False, True)
+    """
+    if hasattr(x, "tocsr"):
+        parts = {part: frozen(name, getattr(x, part)) for part in ("data", "indices", "indptr")}
+        if all(part is getattr(x, key) for key, part in parts.items()):
+            return x
+        x = copy.copy(x)
+        vars(x).update(parts)
+        return x
+    if on_device(x):
+        return x.copy()
+    x = np.asarray(x)
+    if x.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be an array of numbers, got dtype {x.dtype}")
+    if _is_fixed(x):
+        return x
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+def _is_fixed(x: Any) -> bool:
+    """Return whether neither x nor an array that shares its memory through a base is writable."""
+    while isinstance(x, np.ndarray):
+        if x.flags.writeable:
+            return False
+        x = x.base
+    return True
+
+
+def as_labels(name: str, y: Any, n: int, n_classes: int | None = None) -> Array:
+    """Check class labels, and return them as a read-only vector of integers.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the error.
+    y : array_like (n,)
+        Whole numbers 0 … C−1, as integers or as floats.
+    n : int
+        How many there must be.
+    n_classes : int, optional
+        C, where it is known; `class_count` finds it where it is not.
+
+    Returns
+    -------
+    ndarray (n,) of intp
+        On the host.
+
+    Raises
+    ------
+    TypeError
+        If they are neither integers nor floats.
+    ValueError
+        If their number is wrong, or one is no whole number or out of range.
+
+    Examples
+    --------
+    >>> from tinybilevel.arrays.backend import as_labels
+    >>> as_labels("y", [0.0, 2.0], 2)
+    array([0, 2])
+    """
+    y = np.asarray(to_numpy(y))
+    if y.dtype.kind not in "iuf":
+        raise TypeError(
+            f"{name} must be whole numbers 0 … C−1, got {y.dtype}; to number any labels: "
+            f"classes, {name} = np.unique(labels, return_inverse=True)"
+        )
+    if y.shape != (n,):
+        raise ValueError(f"{name} must be {n} integers, got shape {y.shape} of {y.dtype}")
+    if y.dtype.kind == "f":
+        broken = y[~(np.isfinite(y) & (np.floor(y) == y))]
+        if broken.size:
+            raise ValueError(f"{name} must be whole numbers 0 … C−1, got {broken[0]}")
+    count = np.iinfo(np.intp).max if n_classes is None else as_count("n_classes", n_classes)
+    if n and not 0 <= y.min() <= y.max() < count:
+        top = "C−1" if n_classes is None else count - 1
+        raise ValueError(f"{name} must lie in 0 … {top}, got {y.min()} … {y.max()}")
+    return frozen(name, y.astype(np.intp, copy=False))
+
+
+def class_count(name: str, *labels: Array) -> int:
+    """Return how many classes there are where nobody says: the largest label plus one.
+
+    Raises
+    ------
+    ValueError
+        If there are no labels, class 0 never occurs, or the largest label is far beyond the
+        number of classes that occur: such labels may not be what they seem, so that `n_classes`
+        has to be given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinybilevel.arrays.backend import class_count
+    >>> class_count("y", np.array([0, 2, 1, 2]))
+    3
+    """
+    seen = np.unique(np.concatenate(labels))
+    if seen.size == 0:
+        raise ValueError(f"{name} must not be empty")
+    lowest, count = int(seen[0]), int(seen[-1]) + 1
+    what = None
+    if lowest > 0:
+        what = f"class 0 never occurs in {name}, whose labels are {lowest} … {count - 1}"
+    elif count > 2 * seen.size + 10:
+        what = f"{name} has only {seen.size} different labels, but the largest is {count - 1}"
+    if what is not None:
+        raise ValueError(
+            f"{what}: number them 0 … C−1 (classes, {name} = np.unique(labels, "
+            f"return_inverse=True)), or give n_classes={count} if that many are meant"
+        )
+    return count
 
 
 def as_count(name: str, x: Any, *, minimum: int = 0) -> int:

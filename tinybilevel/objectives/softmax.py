@@ -256,8 +256,8 @@ def _examples(X: Any) -> Any:
     from scipy.sparse import csr_array
 
     X = X if hasattr(X, "get") else csr_array(X)
-    as_float("X", X.data)
-    return X
+    data = as_float("X", X.data)
+    return X if data.dtype == X.dtype else X.astype(data.dtype)
 
 
 def _kernel(backend: str, X: Any, y: Array, n_classes: int) -> Any:
