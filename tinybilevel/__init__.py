@@ -7,7 +7,7 @@ AISTATS 2019.
 from tinybilevel import bounds, data, problems, testing
 from tinybilevel.compiled import compile
 from tinybilevel.engine import Binomial, Checkpoint, Cost, Ring, Storage
-from tinybilevel.errors import ConvergenceWarning, DivergenceError
+from tinybilevel.errors import ConvergenceWarning, DivergenceError, StabilityWarning
 from tinybilevel.maps import (
     Affine,
     Blocks,
@@ -94,6 +94,7 @@ __all__ = [
     "Sigmoid",
     "SoftmaxRegression",
     "Softplus",
+    "StabilityWarning",
     "Storage",
     "Tolerance",
     "Transition",

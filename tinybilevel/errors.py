@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ConvergenceWarning", "DivergenceError", "missing_extra"]
+__all__ = ["ConvergenceWarning", "DivergenceError", "StabilityWarning", "missing_extra"]
 
 #: What pip has to install for each extra, as setup.cfg lists it.
 PACKAGES = {
@@ -51,6 +51,10 @@ def _rebuild(message: str, t: int | None, norm: float, lam: Any, last_good: Any)
 
 class ConvergenceWarning(UserWarning):
     """An iterative solver stopped before it reached the tolerance it was asked for."""
+
+
+class StabilityWarning(UserWarning):
+    """The lower level's step size is beyond what its curvature allows: it does not settle."""
 
 
 def missing_extra(need: str, extra: str, cause: ImportError) -> ImportError:

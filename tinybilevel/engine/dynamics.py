@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float, check_pair, check_shape, like, promote
+from tinybilevel.arrays.backend import Array, as_float, check_pair, check_shape, promote
+from tinybilevel.engine.stability import stability
 from tinybilevel.errors import DivergenceError
 from tinybilevel.problem import BilevelProblem
 
@@ -125,26 +126,9 @@ class Dynamics:
         return None, norm
 
     def _cause(self, t: int) -> str:
-        step_size, g = getattr(self.transition, "step_size", None), self.transition.objective
-        unknown = "the lower-level iteration diverges"
-        if step_size is None or g is None:
-            return unknown
-        gamma = float(np.max(step_size(t, self.theta)))
         w = self.transition.readout(self.w0)
-        v, beta = np.empty_like(w), 0.0
-        v[...] = like(w, np.random.default_rng(0).standard_normal(w.size))
-        for _ in range(20):  # power iteration on the Hessian at w_0
-            try:
-                v, _ = g.grad_vjp(w, self.theta, v / np.linalg.norm(v))
-            except TypeError:  # an objective for forward mode alone
-                return unknown
-            beta = float(np.linalg.norm(v))
-            if not np.isfinite(beta) or beta == 0:
-                break
-        return (
-            f"likely cause: step size γ = {gamma:.3g} against smoothness β ≈ {beta:.3g} at w_0 "
-            f"(gradient descent is stable for γ < 2/β = {2 / beta if beta else np.inf:.3g})"
-        )
+        found = stability(self.problem.transition, self.theta, t, w, "w_0")
+        return "the lower-level iteration diverges" if found is None else f"likely cause: {found}"
 
 
 def _norm(w: Array) -> float:

@@ -110,6 +110,10 @@ class Transition(Movable):
         """Return w_0 where it is an array; None where it comes from λ."""
         return self._initial.fixed
 
+    def largest_step(self, t: int, lam: Array, beta: float) -> float | None:
+        """Return the step size above which step t grows on curvature β; None if unknown."""
+        return None
+
     def bound(self) -> Self:
         """Return the transition for one call of a method; see `Objective.bound`."""
         return self

@@ -125,6 +125,9 @@ class GradientDescent(GradientTransition):
             B_alpha = self.step_size.pull(np.negative(pull, out=pull), B_alpha)
         return np.subtract(alpha, hessian, out=A_alpha), B_alpha
 
+    def largest_step(self, t: int, lam: Array, beta: float) -> float | None:
+        return 2 / beta if beta > 0 else np.inf  # where |1 − γβ| = 1
+
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         g = self.at(t)
         moved = dw - self.step_size(t, lam) * g.grad_jvp(w, lam, dw, dlam)

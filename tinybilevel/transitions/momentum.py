@@ -76,6 +76,12 @@ class HeavyBall(GradientTransition):
         np.subtract(a, u, out=a_last)
         return A_alpha, B_alpha
 
+    def largest_step(self, t: int, lam: Array, beta: float) -> float | None:
+        # Where −1 is a root of r² − (1 + μ − γβ (1 + ν)) r + μ − νγβ, with ν = σμ.
+        mu = float(np.max(self.momentum(t, lam)))
+        nu = mu if self._lookahead else 0.0
+        return 2 * (1 + mu) / (1 + 2 * nu) / beta if beta > 0 else np.inf
+
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         x, v = _halves(w)
         dx, dv = _halves(dw)

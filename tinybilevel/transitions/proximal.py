@@ -70,6 +70,9 @@ class ProximalGradient(GradientTransition):
             B_alpha = self.l1.pull(np.negative(pull, out=pull), B_alpha)
         return np.subtract(c, hessian, out=A_alpha), B_alpha
 
+    def largest_step(self, t: int, lam: Array, beta: float) -> float | None:
+        return 2 / beta if beta > 0 else np.inf  # the soft threshold never expands
+
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         g, gamma, tau = self.at(t), self.step_size(t, lam), self.l1(t, lam)
         grad = g.grad(w, lam)

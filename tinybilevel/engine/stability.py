@@ -1,0 +1,165 @@
+"""Whether a step size is within what the lower level's curvature allows."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array, like
+from tinybilevel.errors import StabilityWarning
+from tinybilevel.objectives import Objective
+from tinybilevel.problem import BilevelProblem
+from tinybilevel.transitions import Transition
+
+__all__ = ["Stability", "check", "largest_curvature", "stability"]
+
+
+@dataclass(frozen=True)
+class Stability:
+    """A step size against the curvature at one state.
+
+    Attributes
+    ----------
+    step_size : float
+        γ, the largest entry where there are several.
+    beta : float
+        Largest eigenvalue of ∇²_ww g, estimated from below; with a step size for each entry of w,
+        that of Γ^½ ∇²_ww g Γ^½, over the largest of them.
+    limit : float
+        Largest γ with which the iteration does not grow: 2/β for gradient descent.
+    place : str
+        ``"w_0"`` or ``"w_T"``.
+    """
+
+    step_size: float
+    beta: float
+    limit: float
+    place: str
+
+    @property
+    def stable(self) -> bool:
+        """Whether γ is within the limit."""
+        return self.step_size <= self.limit
+
+    @property
+    def advice(self) -> float:
+        """A step size that would do: half the limit."""
+        return self.limit / 2
+
+    def __str__(self) -> str:
+        return (
+            f"step size γ = {self.step_size:.3g} against smoothness β ≈ {self.beta:.3g} at "
+            f"{self.place} (stable for γ < {self.limit:.3g}; γ = {self.advice:.2g} would do)"
+        )
+
+
+def check(
+    problem: BilevelProblem, lam: Any = None, w: Array | None = None, *, stacklevel: int = 2
+) -> Stability | None:
+    """Warn where the step size is beyond what the curvature at w_0 or at w_T allows.
+
+    Parameters
+    ----------
+    problem : BilevelProblem
+        Its transition must have a step size, and a limit to it (`Transition.largest_step`).
+    lam : array_like (N,), optional
+        By default the problem's `lam0`.
+    w : ndarray (M,), optional
+        ŵ* = w_T without its buffers, where it is known; otherwise the lower level is run.
+    stacklevel : int
+        Frames up from here that the warning names; 2 is the caller.
+
+    Returns
+    -------
+    Stability or None
+        At the worse of the two states; None where the limit is not known. It takes up to 80
+        Hessian products, and T steps without `w`.
+
+    Warns
+    -----
+    StabilityWarning
+        If γ is beyond the limit, with a step size that would do.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> from tinybilevel.engine.stability import check
+    >>> found = check(tb.problems.toy(step_size=0.5))
+    >>> found.stable, f"{found.limit:.2f}"
+    (True, '2.00')
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        lam, move = problem.check(lam), problem.transition
+        theta = problem.hyper_map(lam)
+        state = start = move.initial(theta)
+        if w is None:
+            for t in range(problem.T):
+                state = move.step(t, state, theta)
+            w = move.readout(state)
+        found = [
+            stability(move, theta, t, x, place)
+            for t, x, place in (
+                (0, move.readout(start), "w_0"),
+                (max(problem.T - 1, 0), w, "w_T"),
+            )
+            if bool(np.isfinite(x).all())
+        ]
+    known = [s for s in found if s is not None]
+    if not known:
+        return None
+    worst = max(known, key=lambda s: s.step_size / s.limit)
+    if not worst.stable:
+        warnings.warn(
+            f"the lower level does not settle: {worst}",
+            StabilityWarning,
+            stacklevel=stacklevel,
+        )
+    return worst
+
+
+def stability(
+    transition: Transition, theta: Array, t: int, w: Array, place: str
+) -> Stability | None:
+    """Return how γ_t stands against the curvature at w (M,); None where that is not known."""
+    step_size, g = getattr(transition, "step_size", None), transition.objective
+    if step_size is None or g is None:
+        return None
+    gamma = step_size(t, theta)
+    largest = float(np.max(gamma))
+    try:
+        beta = largest_curvature(g, w, theta, gamma / largest if largest > 0 else 1.0)
+    except TypeError:  # an objective for forward mode alone
+        return None
+    limit = transition.largest_step(t, theta, beta)
+    return None if limit is None else Stability(largest, beta, limit, place)
+
+
+def largest_curvature(
+    g: Objective, w: Array, theta: Array, scale: Any = 1.0, *, iterations: int = 20
+) -> float:
+    """Return the largest eigenvalue of S^½ ∇²_ww g S^½ at w, from below, by power iteration.
+
+    The eigenvalue that is largest in size may be negative; H is then shifted by it, so that the
+    largest one comes out. S = diag(`scale`).
+    """
+    root = np.sqrt(scale)
+    start = np.empty_like(w)
+    start[...] = like(w, np.random.default_rng(0).standard_normal(w.size))
+
+    def power(shift: float) -> tuple[float, bool]:
+        """Return |e| and whether e > 0, for the eigenvalue e largest in size."""
+        v, norm, positive = start, 0.0, True
+        for _ in range(iterations):
+            v = v / np.linalg.norm(v)
+            Hv = root * g.grad_vjp(w, theta, root * v)[0] + shift * v
+            norm, positive = float(np.linalg.norm(Hv)), bool(v @ Hv >= 0)
+            if not np.isfinite(norm) or norm == 0:
+                break
+            v = Hv
+        return norm, positive
+
+    size, positive = power(0.0)
+    return size if positive else power(size)[0] - size
