@@ -357,13 +357,6 @@ def test_a_missing_folder_is_named_before_the_run(tmp_path):
         ({"checkpoint_every": 0}, ValueError, "checkpoint_every must be at least 1"),
         ({"resume": True}, ValueError, "resume needs the checkpoint"),
         ({"bounds": (1, 0)}, ValueError, "low <= high"),
-        (
-            {"bounds": [(0, 1)] * 3},
-            ValueError,
-            r"bounds must be a pair \(low, high\), got \[\(0, 1",
-        ),
-        ({"bounds": 1.0}, ValueError, r"bounds must be a pair \(low, high\), got 1.0"),
-        ({"bounds": ([0, 0, 0], 1)}, ValueError, r"bounds must be numbers or have shape \(2,\)"),
         ({"projection": lambda lam: lam[:1]}, ValueError, r"projection\(lam\) must have shape"),
     ],
 )

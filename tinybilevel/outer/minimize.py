@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, check_shape, like, to_numpy
+from tinybilevel.arrays.backend import Array, as_count
 from tinybilevel.errors import DivergenceError, missing_extra
 from tinybilevel.methods.base import Hypergradient, Method
 from tinybilevel.methods.unrolled import KRMD, RMD
+from tinybilevel.outer.bounds import Projection
 from tinybilevel.outer.optimizers import Adam, Optimizer
 from tinybilevel.outer.run import Run
 from tinybilevel.problem import BilevelProblem
@@ -101,8 +102,10 @@ def minimize(
         By default ``Adam(0.1)``; `SGD` is the paper's η_0/√τ.
     iterations : int
         Updates of λ, those before a resume included.
-    bounds : (low, high), optional
-        Box for λ; each a number or (N,). λ is clipped to it after each update.
+    bounds : scipy.optimize.Bounds, N pairs, or (low, high), optional
+        Box for λ, as SciPy's: `Bounds`, or a list of N pairs (low_i, high_i), None for no bound.
+        Also (low, high), two numbers or two arrays (N,). What can be read in two ways is refused.
+        λ_1, and λ after each update, is clipped to the box.
     projection : callable, optional
         λ → λ, applied after each update (and after `bounds`).
     warm_start : bool
@@ -155,7 +158,7 @@ def minimize(
     if resume and checkpoint is None:
         raise ValueError("resume needs the checkpoint to resume from")
     lam = problem.check(lam0)
-    project = _projection(bounds, projection, lam)
+    project = Projection(bounds, projection, lam)
     run = Run(project(lam.copy()), optimizer)
     settings = f"{method!r} {optimizer!r} T={problem.T} warm_start={bool(warm_start)}"
     path = None if checkpoint is None else Path(checkpoint)
@@ -211,36 +214,6 @@ def _check_same_problem(problem: BilevelProblem, run: Run, path: Path) -> None:
             f"{path} belongs to another problem: at its last λ, f was {was:.6g}; here it is "
             f"{here:.6g}"
         )
-
-
-def _projection(
-    bounds: Any, projection: Callable[[Array], Array] | None, lam: Array
-) -> Callable[[Array], Array]:
-    low, high = (-np.inf, np.inf) if bounds is None else _box(bounds, lam)
-
-    def project(x: Array) -> Array:
-        if bounds is not None:
-            x = np.clip(x, low, high)
-        if projection is None:
-            return x
-        # astype copies: the projection may return a buffer of its own, or another dtype.
-        return check_shape("projection(lam)", projection(x), lam.shape).astype(lam.dtype)
-
-    return project
-
-
-def _box(bounds: Any, lam: Array) -> tuple[Any, Any]:
-    try:
-        low, high = (bounds.lb, bounds.ub) if hasattr(bounds, "lb") else bounds
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"bounds must be a pair (low, high), got {bounds!r}") from error
-    low, high = (np.asarray(to_numpy(side), dtype=lam.dtype) for side in (low, high))
-    for side in (low, high):
-        if side.shape not in ((), (1,), lam.shape):
-            raise ValueError(f"bounds must be numbers or have shape {lam.shape}, got {side.shape}")
-    if not bool((low <= high).all()):
-        raise ValueError("bounds must have low <= high everywhere")
-    return like(lam, low), like(lam, high)
 
 
 class _NoBar:
