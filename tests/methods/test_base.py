@@ -67,6 +67,19 @@ def test_memory_is_what_the_cost_says_and_a_few_temporaries(method, T):
     assert held <= peak(method, problem) <= held + 9
 
 
+@pytest.mark.parametrize("method", [tb.KRMD(5000), tb.RMD(tb.Checkpoint()), tb.Neumann(5000)])
+def test_a_backward_step_keeps_nothing_but_its_state_and_its_norm(method):
+    problem = tb.problems.toy(T=5000)
+    tracemalloc.start()
+    try:
+        method(problem)
+        top = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    norms = 2 * 8 * 5000  # their squares, and they
+    assert top <= method.cost(problem).bytes + norms + 30_000
+
+
 def test_results_own_their_arrays():
     problem = engine_cases.long(6)
     for method in METHODS[:5]:

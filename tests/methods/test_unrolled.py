@@ -78,6 +78,34 @@ def test_K_equal_to_T_leaves_out_the_initial_product_and_RMD_does_not():
     np.testing.assert_array_equal(tb.RMD()(fixed, LAM).grad, tb.KRMD(K=5)(fixed, LAM).grad)
 
 
+@pytest.mark.parametrize("storage", STORAGES, ids=repr)
+def test_one_backward_pass_comes_by_every_truncation(storage):
+    problem = engine_cases.long(10)
+    *truncated, exact = tb.RMD(storage).truncations(problem, LAM)
+    assert len(truncated) == problem.T + 1
+    for K, h in enumerate(truncated):
+        np.testing.assert_array_equal(h, tb.KRMD(K)(problem, LAM).grad)
+    np.testing.assert_array_equal(exact, tb.RMD()(problem, LAM).grad)
+    assert np.linalg.norm(exact - truncated[-1]) > 1e-3, "B_0 α_0 is not in h_0"
+
+
+def test_truncations_own_their_arrays_and_leave_the_map_out_of_the_recursion():
+    problem = tb.problems.toy(T=4)
+    kept = [h.copy() for h in tb.RMD().truncations(problem)]
+    for h, was in zip(list(tb.RMD().truncations(problem)), kept, strict=True):
+        np.testing.assert_array_equal(h, was)
+        h[...] = np.nan
+    assert [h.size for h in tb.RMD().truncations(tb.problems.toy(T=0))] == [2, 2]
+
+
+def test_truncations_refuse_and_diverge_as_a_call_does():
+    with pytest.raises(ValueError, match=r"lam must have shape"):
+        tb.RMD().truncations(tb.problems.toy(), [1.0])
+    far = tb.RMD().truncations(tb.problems.toy(T=2000, step_size=30.0))
+    with pytest.raises(tb.DivergenceError, match="γ = 30"):
+        next(far)
+
+
 @pytest.mark.parametrize("T", [0, 1])
 def test_short_horizons(T):
     problem = engine_cases.long(T)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, promote
 from tinybilevel.engine.dynamics import Dynamics
 
-__all__ = ["backward"]
+__all__ = ["backward", "partial_sums"]
 
 
 def backward(
@@ -17,6 +17,7 @@ def backward(
     states: Iterable[tuple[int, Array]],
     alpha: Array,
     h: Array,
+    K: int,
     enough: Callable[[int, float], bool] | None = None,
 ) -> tuple[Array, Array, Array]:
     """Run h_{t−1} = h_t + B_t α_t, α_{t−1} = A_t α_t over the states it is fed, newest first.
@@ -31,6 +32,8 @@ def backward(
         α_T = ∇_w f.
     h : ndarray (P,)
         h_T = ∇_θ f.
+    K : int
+        The most steps that `states` has.
     enough : callable, optional
         (t, ‖α_t‖) → whether to stop at h_t; asked before each step.
 
@@ -43,14 +46,27 @@ def backward(
     norms : ndarray (K + 1,)
         ‖α_T‖, …, ‖α_{T−K}‖.
     """
-    squares = [alpha @ alpha]
     h = h.astype(promote(h, alpha, dynamics.w0))
+    squares, count = np.empty_like(h, shape=K + 1), 1
+    squares[0] = alpha @ alpha
     # α_{t−1} is written beside α_t, by turns.
     work, B_alpha = np.empty_like(h, shape=(2, alpha.size)), np.empty_like(h)
     for t, w in states:
-        if enough is not None and enough(t + 1, float(np.sqrt(squares[-1]))):
+        if enough is not None and enough(t + 1, float(np.sqrt(squares[count - 1]))):
             break
-        alpha, B_alpha = dynamics.vjp(t, w, alpha, out=(work[len(squares) % 2], B_alpha))
+        alpha, B_alpha = dynamics.vjp(t, w, alpha, out=(work[count % 2], B_alpha))
         h += B_alpha
-        squares.append(alpha @ alpha)
-    return alpha, h, np.sqrt(np.stack(squares))
+        squares[count] = alpha @ alpha
+        count += 1
+    return alpha, h, np.sqrt(squares[:count])
+
+
+def partial_sums(
+    dynamics: Dynamics, states: Iterable[tuple[int, Array]], alpha: Array, h: Array
+) -> Iterator[Array]:
+    """Yield h_T, h_{T−1}, … and, after the last of the states, h_{−1} = h_0 + B_0 α_0."""
+    yield h
+    for pair in states:
+        alpha, h, _ = backward(dynamics, [pair], alpha, h, 1)
+        yield h
+    yield h + dynamics.initial_vjp(alpha)

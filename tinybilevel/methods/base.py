@@ -64,13 +64,19 @@ class Hypergradient:
         **solver: Any,
     ) -> Hypergradient:
         """Pull h back from θ to λ, and check that all of the result is finite."""
-        grad = dynamics.problem.hyper_map.vjp(dynamics.lam, h)
-        grad = check_shape("the vjp of hyper_map", grad, dynamics.lam.shape)
-        dynamics.check(w, value, grad)
-        # Copies, so that a result neither keeps a storage alive nor shares λ or a user's array.
-        grad, w = grad.copy(), dynamics.transition.readout(w).copy()
+        grad = pull_back(dynamics, w, h, value)
+        # A copy, so that a result does not keep a storage alive.
+        w = dynamics.transition.readout(w).copy()
         norms = to_numpy(norms).astype(float)
         return cls(value, grad, w, K, norms, dynamics.cost(), **solver)
+
+
+def pull_back(dynamics: Dynamics, w: Array, h: Array, value: float = 0.0) -> Array:
+    """Return h by λ, an array that is nobody else's; check that it, w_T and f are finite."""
+    grad = dynamics.problem.hyper_map.vjp(dynamics.lam, h)
+    grad = check_shape("the vjp of hyper_map", grad, dynamics.lam.shape)
+    dynamics.check(w, value, grad)
+    return grad.copy()
 
 
 class Method:

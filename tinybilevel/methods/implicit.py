@@ -64,7 +64,8 @@ class Neumann(Series):
 
     def add(self, dynamics: Dynamics, t: int, w: Array, alpha: Array, h: Array) -> SeriesSum:
         last = max(t - 1, 0)  # the step that led to w_t
-        _, h, norms = backward(dynamics, ((last, w) for _ in range(self.K)), alpha, h)
+        repeated = ((last, w) for _ in range(self.K))
+        _, h, norms = backward(dynamics, repeated, alpha, h, self.K)
         return SeriesSum(h, self.K, norms)
 
     def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:

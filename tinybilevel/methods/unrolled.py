@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tinybilevel.arrays.backend import Array, as_count
 from tinybilevel.engine.dynamics import Dynamics
 from tinybilevel.engine.forward import forward
-from tinybilevel.engine.reverse import backward
+from tinybilevel.engine.reverse import backward, partial_sums
 from tinybilevel.engine.storage import Ring, Storage
 from tinybilevel.errors import ConvergenceWarning
-from tinybilevel.methods.base import Hypergradient, Method
+from tinybilevel.methods.base import Hypergradient, Method, pull_back
 from tinybilevel.methods.implicit import Series
 from tinybilevel.methods.truncation import Tolerance, as_tolerance, remainder
+from tinybilevel.problem import BilevelProblem
 
 __all__ = ["FMD", "KRMD", "RMD"]
 
@@ -43,9 +46,56 @@ class RMD(Method):
         w, states = self.storage.run(dynamics, dynamics.T)
         w = w.copy()  # a storage may write over w_T once its iterator runs
         value, alpha, h = dynamics.upper(w)
-        alpha, h, norms = backward(dynamics, states, alpha, h)
+        alpha, h, norms = backward(dynamics, states, alpha, h, dynamics.T)
         h = h + dynamics.initial_vjp(alpha)
         return Hypergradient.at(dynamics, w, value, h, dynamics.T, norms)
+
+    def truncations(self, problem: BilevelProblem, lam: Any = None) -> Iterator[Array]:
+        """Yield what `KRMD` gives for K = 0, 1, …, T, and last the exact one, in one backward pass.
+
+        The forward pass runs at once; each step backward only when it is asked for.
+
+        Parameters
+        ----------
+        problem : BilevelProblem
+            As for a call.
+        lam : array_like (N,), optional
+            By default the problem's `lam0`.
+
+        Yields
+        ------
+        ndarray (N,)
+            h_T, h_{T−1}, …, h_0, eq. (8), and h_{−1} = h_0 + B_0 α_0, each pulled back to λ: T + 2
+            arrays. ``np.array(list(…))`` stacks them; where N is large, take them one by one.
+
+        Raises
+        ------
+        TypeError, ValueError, DivergenceError
+            As a call does.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> *truncated, exact = tb.RMD().truncations(tb.problems.toy(), [1.0, 1.0])
+        >>> errors = [np.linalg.norm(h - exact) for h in truncated]
+        >>> len(errors), f"{errors[5]:.3f}"
+        (101, '10.722')
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            dynamics = Dynamics(problem, problem.check(lam))
+            w, states = self.storage.run(dynamics, dynamics.T)
+            w = w.copy()
+            _, alpha, h = dynamics.upper(w)
+        sums = partial_sums(dynamics, states, alpha, h)
+
+        def pulled() -> Iterator[Array]:
+            for _ in range(dynamics.T + 2):
+                with np.errstate(over="ignore", invalid="ignore"):
+                    grad = pull_back(dynamics, w, next(sums))
+                yield grad
+
+        return pulled()
 
     def _loop_depth(self, T: int) -> int | None:
         return T if type(self.storage) is Ring else None
@@ -138,7 +188,8 @@ class KRMD(Method):
                 oldest = pair[1]
                 yield pair
 
-        alpha, h, norms = backward(dynamics, watched(), alpha, h, rest.enough if rest else None)
+        enough = rest.enough if rest else None
+        alpha, h, norms = backward(dynamics, watched(), alpha, h, K, enough)
         t = dynamics.T + 1 - len(norms)
         solver: dict[str, Any] = {}
         if rest is not None:
