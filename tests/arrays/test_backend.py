@@ -100,7 +100,7 @@ def test_frozen_sparse_data_keep_nothing_of_the_callers():
 
 def test_frozen_data_on_a_device_are_a_copy():
     class OnDevice:  # has no flag that could make it read-only
-        __cuda_array_interface__ = {}
+        __cuda_array_interface__ = None
 
         def copy(self):
             return OnDevice()
