@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -57,12 +60,15 @@ def test_seeds_are_averaged(small, tmp_path, capsys):
 def test_runs_of_other_settings_are_refused(small, tmp_path, capsys):
     assert command("table2", tmp_path) == 0
     assert command("table2", tmp_path, "--lr", "0.1") == 2
-    assert "'lr': (0.3, 0.1)" in capsys.readouterr().err
+    assert "lr was 0.3, is now 0.1" in capsys.readouterr().err
 
 
 def test_jobs_must_be_positive(tmp_path, capsys):
-    assert command("table2", tmp_path, "--jobs", "0") == 2
-    assert "jobs must be at least 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        command("table2", tmp_path, "--jobs", "0")
+    assert "argument --jobs: must be a whole number, at least 1" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
+        reproduce.all_runs(tmp_path, [1], [0], 1, 0.3, jobs=0)
 
 
 @pytest.mark.slow
@@ -76,3 +82,23 @@ def test_two_processes_give_the_same_numbers(tmp_path):
     one, two = (json.loads((tmp_path / jobs / "table2.json").read_text()) for jobs in ("1", "2"))
     for key in one:
         assert one[key]["validation_loss"] == two[key]["validation_loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_sigterm_has_every_process_save_its_run(tmp_path):
+    if "TINYBILEVEL_DATA" not in os.environ:
+        pytest.skip("needs MNIST in TINYBILEVEL_DATA")
+    code = "import sys; from tinybilevel.cli import main; sys.exit(main(sys.argv[1:]))"
+    args = ["reproduce", "table2", "--jobs", "2", "--K", "1", "5", "--out", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-c", code, *args], stderr=subprocess.PIPE)
+    runs = [tmp_path / name for name in ("K1-seed0", "K5-seed0")]
+    while not all((run / "metrics.jsonl").exists() for run in runs):
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(2)
+    process.terminate()
+    error = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 143
+    assert f"terminated: the runs so far are kept in {tmp_path}/" in error
+    assert [(run / "checkpoint.npz").exists() for run in runs] == [True, True]

@@ -1,15 +1,22 @@
 """``tinybilevel run``, as its user types it."""
 
 import json
+import re
+import subprocess
 import sys
+import time
+import warnings
 
 import numpy as np
 import pytest
 from device import install
 
+import tinybilevel as tb
+from tinybilevel import cli
 from tinybilevel.cli import figures, hypercleaning, main
+from tinybilevel.cli.arguments import kept_warnings
 from tinybilevel.cli.folder import Folder
-from tinybilevel.cli.hypercleaning import Config, f1
+from tinybilevel.cli.hypercleaning import Config, scores
 from tinybilevel.outer.checkpoint import load_arrays
 
 pytest.importorskip("sklearn")
@@ -29,7 +36,10 @@ FILES = {
 
 
 def run(*args):
-    return main([str(arg) for arg in args])
+    try:
+        return main([str(arg) for arg in args])
+    except SystemExit as exit_:  # argparse
+        return exit_.code
 
 
 def metrics(out):
@@ -42,7 +52,9 @@ def test_hypercleaning_leaves_all_its_files(tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == FILES
     printed = capsys.readouterr().out
     for word in (
-        "test accuracy",
+        "test accuracy, cleaned",
+        "without cleaning",
+        "of the 600 clean rows alone",
         "validation accuracy",
         "validation loss",
         '"corrupted"',
@@ -92,9 +104,19 @@ def test_exact_gradient_is_logged_where_it_was_asked_for(tmp_path):
     ("args", "message"),
     [
         (["--K", "9"], "K must be at most the horizon T = 8, got 9"),
-        (["--K", "-1"], "K must be at least 0, got -1"),
-        (["--noise", "1.5"], "noise must lie in [0, 1], got 1.5"),
-        (["--lr", "0"], "lr must be greater than 0"),
+        (["--K", "0"], "argument --K: must be a whole number, at least 1, got '0'"),
+        (["--K", "2.5"], "argument --K: must be a whole number, at least 1, got '2.5'"),
+        (["--T", "0"], "argument --T: must be a whole number, at least 1"),
+        (["--iterations", "0"], "argument --iterations: must be a whole number, at least 1"),
+        (["--seed", "-3"], "argument --seed: must be a whole number, at least 0, got '-3'"),
+        (["--exact-every", "-1"], "argument --exact-every: must be a whole number, at least 0"),
+        (["--noise", "1.5"], "argument --noise: must be a share, from 0 to 1, got '1.5'"),
+        (["--noise", "nan"], "argument --noise: must be a share"),
+        (["--noise", "half"], "argument --noise: must be a share, from 0 to 1, got 'half'"),
+        (["--lr", "0"], "argument --lr: must be a number above 0, got '0'"),
+        (["--lr", "inf"], "argument --lr: must be a number above 0, got 'inf'"),
+        (["--step-size", "-1"], "argument --step-size: must be a number above 0"),
+        (["--data-dir", "here"], "argument --data-dir: the digits come with scikit-learn"),
         (["--data", "mnist", "--data-dir", "nowhere"], "data_dir lacks a file"),
         (["--step-size", "1e30", "--iterations", "1"], "likely cause: step size"),
     ],
@@ -113,7 +135,7 @@ def test_a_folder_is_never_overwritten(tmp_path, capsys):
     assert run(*HYPERCLEANING, "--iterations", 2, "--out", out) == 2
     assert "--resume" in capsys.readouterr().err
     assert run(*HYPERCLEANING, "--iterations", 2, "--seed", 1, "--out", out, "--resume") == 2
-    assert "'seed': (0, 1)" in capsys.readouterr().err
+    assert "seed was 0, is now 1" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
@@ -151,17 +173,155 @@ def test_toy_reaches_the_minimum(tmp_path, capsys):
     assert (out / "trajectory.png").stat().st_size > 1000
 
 
-def test_toy_without_a_first_step_asks_for_a_rate(tmp_path, capsys):
+def test_toy_without_a_step_back_is_refused(tmp_path, capsys):
     assert run("run", "toy", "--K", 0, "--out", tmp_path / "toy") == 2
-    assert "give lr" in capsys.readouterr().err
+    assert "argument --K: must be a whole number, at least 1" in capsys.readouterr().err
 
 
-def test_f1_counts_corrupted_as_positive():
-    corrupted = np.array([True, True, False, False, False])
-    marked = np.array([True, False, True, False, False])
-    assert f1(marked, corrupted) == pytest.approx(2 * 1 / (2 * 1 + 1 + 1))
-    assert f1(~marked, ~corrupted) != f1(marked, corrupted)
-    assert f1(np.zeros(5, bool), corrupted) == 0
+def test_the_scores_count_corrupted_as_positive():
+    corrupted = np.array([True, True, True, False, False])
+    marked = np.array([True, False, False, True, False])
+    found = scores(marked, corrupted)
+    assert found == {"precision": 1 / 2, "recall": 1 / 3, "f1": pytest.approx(2 / 5)}
+    nothing = np.zeros(5, bool)
+    assert scores(nothing, corrupted) == {"precision": None, "recall": 0, "f1": 0}
+    assert scores(marked, nothing) == {"precision": 0, "recall": None, "f1": 0}
+
+
+def test_the_result_holds_what_the_table_says(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("run", "hypercleaning", "--iterations", 60, "--out", out) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((out / "result.json").read_text())
+    saved = load_arrays(out / "lam.npz")
+    marked, wrong = saved["lam"] < -3, saved["labels"] != saved["true_labels"]
+    hits = int((marked & wrong).sum())
+    assert 0 < hits < marked.sum()
+    counts = (result["rejected_and_corrupted"], result["rejected"], result["corrupted"])
+    assert counts == (hits, marked.sum(), wrong.sum())
+    assert result["precision"] == hits / marked.sum()
+    assert result["recall"] == hits / wrong.sum()
+    assert f"precision, {hits} of {marked.sum()} rejected" in printed
+    assert f"recall, {hits} of 300 corrupted" in printed
+    assert (result["iterations"], result["step_size"], result["warnings"]) == (60, 1.0, [])
+
+
+def test_the_two_baselines_are_classifiers_of_their_own(tmp_path):
+    out = tmp_path / "run"
+    assert run("run", "hypercleaning", "--iterations", 1, "--noise", 0, "--out", out) == 0
+    result = json.loads((out / "result.json").read_text())
+    rng = np.random.default_rng(0)
+    split = tb.data.digits().split(seed=rng)
+
+    def accuracy(X, y, lam):
+        problem = tb.problems.hypercleaning(X, y, split.X_val, split.y_val)
+        w = tb.KRMD(K=0)(problem, np.full(len(X), lam, np.float32)).w
+        predicted = problem.upper.predict(w, tb.problems.append_bias(split.X_test))
+        return float((predicted == split.y_test).mean())
+
+    assert result["test_accuracy_uncleaned"] == accuracy(split.X_train, split.y_train, 0.0)
+    assert result["test_accuracy_clean_rows"] == accuracy(split.X_val, split.y_val, 30.0)
+    assert (result["corrupted"], result["recall"]) == (0, None)
+
+
+def test_folders_are_named_by_what_differs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    short = ["run", "hypercleaning", "--iterations", 1, "--T", 8]
+    assert run(*short) == 0
+    assert run(*short, "--noise", 0.25, "--K", 2) == 0
+    assert run("run", "toy", "--iterations", 2, "--biased") == 0
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        "hypercleaning-digits-K5-T8-seed0",
+        "hypercleaning-digits-K2-T8-noise0.25-seed0",
+        "toy-K1-biased",
+    }
+    assert run(*short) == 2
+    assert "holds a run already: --resume continues it" in capsys.readouterr().err
+
+
+def test_fewer_iterations_than_there_are_add_none_and_say_so(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(*HYPERCLEANING, "--iterations", 6, "--out", out) == 0
+    capsys.readouterr()
+    assert run(*HYPERCLEANING, "--iterations", 4, "--out", out, "--resume") == 0
+    printed = capsys.readouterr()
+    assert "holds 6 updates of λ: 4 in all adds none" in printed.err
+    assert "K = 3, 6 iterations" in printed.out
+    assert json.loads((out / "result.json").read_text())["iterations"] == 6
+    assert json.loads((out / "config.json").read_text())["settings"]["iterations"] == 6
+
+
+def test_resume_without_a_run_says_that_it_starts_one(tmp_path, capsys):
+    out = tmp_path / "mistyped"
+    assert run("run", "toy", "--iterations", 2, "--out", out, "--resume") == 0
+    assert f"no run in {out} yet" in capsys.readouterr().err
+
+
+def test_a_toy_is_no_hypercleaning_whatever_the_numbers(tmp_path, capsys):
+    out = tmp_path / "run"
+    same = ["--K", 3, "--T", 8, "--lr", 0.3, "--iterations", 2, "--out", out]
+    assert run("run", "toy", *same) == 0
+    assert run("run", "hypercleaning", *same, "--resume") == 2
+    assert "biased was False, is now absent" in capsys.readouterr().err
+
+
+def test_files_of_others_are_not_written_over(tmp_path, capsys):
+    (tmp_path / "result.json").write_text("mine")
+    assert run("run", "toy", "--iterations", 2, "--out", tmp_path) == 2
+    assert "holds no run, but result.json" in capsys.readouterr().err
+    assert (tmp_path / "result.json").read_text() == "mine"
+
+
+def test_a_damaged_config_is_named(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("run", "toy", "--iterations", 2, "--out", out) == 0
+    (out / "config.json").write_text('{"settings": {"K"')
+    assert run("run", "toy", "--iterations", 2, "--out", out, "--resume") == 2
+    assert "config.json is damaged" in capsys.readouterr().err
+
+
+def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
+    out = tmp_path / "run"
+    code = "import sys; from tinybilevel.cli import main; sys.exit(main(sys.argv[1:]))"
+    args = ["run", "toy", "--iterations", "1000000", "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-c", code, *args], stderr=subprocess.PIPE)
+    while not (out / "metrics.jsonl").exists() or (out / "metrics.jsonl").stat().st_size < 1000:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    error = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 143
+    done = int(load_arrays(out / "checkpoint.npz")["iteration"])
+    assert f"terminated: {done} updates of λ are saved in {out}/" in error
+    assert "the same command with --resume goes on" in error
+    assert done > 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run", "run hypercleaning", "run toy", "reproduce", "reproduce table2", "reproduce figure3"],
+)
+def test_every_help_has_an_example_that_parses(capsys, command):
+    assert run(*command.split(), "--help") == 0
+    printed = capsys.readouterr().out
+    examples = re.findall(r"^  tinybilevel (.+)$", printed, flags=re.MULTILINE)
+    assert examples
+    for example in examples:
+        cli._parser().parse_args(example.split())
+    for option in re.findall(r"^  (--[\w-]+) \S", printed, flags=re.MULTILINE):
+        if option not in ("--data-dir", "--allow-unstable", "--resume", "--biased"):
+            text = printed[printed.index(f"  {option} ") :].split("\n  --")[0]
+            assert "default" in text, option
+
+
+def test_warnings_are_one_line_each_and_kept(capsys):
+    with cli._one_line_warnings(), kept_warnings(tb.ConvergenceWarning) as found:
+        for message in ("not there yet", "not there yet", "nor now"):
+            warnings.warn(message, tb.ConvergenceWarning, stacklevel=1)
+    assert found == ["not there yet", "nor now"]
+    assert capsys.readouterr().err == (
+        "tinybilevel: warning: not there yet\ntinybilevel: warning: nor now\n"
+    )
 
 
 def test_rejected_grid_shows_the_smallest_weights_first(tmp_path):
@@ -173,9 +333,7 @@ def test_rejected_grid_shows_the_smallest_weights_first(tmp_path):
 
 def test_version_and_help(capsys):
     for flag in ("--version", "--help"):
-        with pytest.raises(SystemExit) as exit_:
-            run(flag)
-        assert exit_.value.code == 0
+        assert run(flag) == 0
     assert "reproduce" in capsys.readouterr().out
 
 
@@ -215,4 +373,4 @@ def test_settings_that_an_older_run_does_not_name_are_the_defaults(tmp_path, cap
     assert run(*HYPERCLEANING, "--iterations", 2, "--resume", "--out", out) == 0
     monkeypatch.setattr(hypercleaning, "compile", lambda problem: problem)
     assert run(*HYPERCLEANING, "--device", "gpu", "--resume", "--out", out) == 2
-    assert "{'device': ('cpu', 'gpu')}" in capsys.readouterr().err
+    assert "settings: device was cpu, is now gpu\n" in capsys.readouterr().err

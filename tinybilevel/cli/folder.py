@@ -13,7 +13,20 @@ from typing import Any
 import tinybilevel
 from tinybilevel.outer.checkpoint import load_arrays
 
-__all__ = ["Folder", "finished", "peak_memory_mb", "table", "write_json"]
+__all__ = [
+    "Folder",
+    "default_folder",
+    "finished",
+    "peak_memory_mb",
+    "table",
+    "updates",
+    "write_json",
+    "write_text",
+]
+
+
+#: The files by which a folder of ours is known.
+_OURS = ("checkpoint.npz", "lam.npz", "metrics.jsonl", "result.json")
 
 
 class Folder:
@@ -24,14 +37,14 @@ class Folder:
     path : Path
         The folder; made if it is not there.
     config : dataclass instance
-        Settings of the run, kept in ``config.json``. ``iterations`` may grow on a resume.
+        Settings of the run, kept in ``config.json``. ``iterations`` may change on a resume.
     resume : bool
         Continue the run that the folder holds.
 
     Raises
     ------
     FileExistsError
-        If the folder holds a run and `resume` is False.
+        If the folder holds a run and `resume` is False, or files called like a run's.
     ValueError
         If it holds a run with other settings.
     """
@@ -41,21 +54,26 @@ class Folder:
         settings = dataclasses.asdict(config)
         file = path / "config.json"
         if file.exists():
+            if changed := _changes(_settings(file, config), settings):
+                raise ValueError(f"{path} holds a run with other settings: {'; '.join(changed)}")
             if not resume:
                 raise FileExistsError(
                     f"{path} holds a run already: --resume continues it, another --out keeps it"
                 )
-            was = _settings(file, config)
-            changed = {
-                k: (was.get(k), v)
-                for k, v in settings.items()
-                if was.get(k) != v and k != "iterations"
-            }
-            if changed:
-                raise ValueError(f"{path} holds a run with other settings (was, now): {changed}")
+        elif found := [name for name in _OURS if (path / name).exists()]:
+            raise FileExistsError(
+                f"{path} holds no run, but {found[0]}, which a run would write over: "
+                "choose another --out"
+            )
+        elif resume:
+            _say(f"no run in {path} yet: this one starts from the beginning")
         path.mkdir(parents=True, exist_ok=True)
+        done = updates(path)
+        if done > settings["iterations"]:
+            _say(f"{path} holds {done} updates of λ: {settings['iterations']} in all adds none")
+            settings["iterations"] = done
         write_json(file, {"version": tinybilevel.__version__, "settings": settings})
-        self._trim()
+        self._trim(done)
 
     @property
     def checkpoint(self) -> Path:
@@ -78,11 +96,35 @@ class Folder:
             json.loads(line) for line in self.metrics.read_text().splitlines() if line.endswith("}")
         ]
 
-    def _trim(self) -> None:
+    def _trim(self, done: int) -> None:
         # A killed run may have logged past its last checkpoint; a resume logs those again.
-        done = int(load_arrays(self.checkpoint)["iteration"]) if self.checkpoint.exists() else 0
         kept = [line for line in self.lines() if line["iteration"] <= done]
         write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def updates(path: Path) -> int:
+    """Return how many updates of λ the checkpoint in a folder holds."""
+    file = path / "checkpoint.npz"
+    return int(load_arrays(file)["iteration"]) if file.exists() else 0
+
+
+def default_folder(name: str, config: Any, *always: str) -> Path:
+    """Return a folder named by what tells a run from others: `always`, and what is no default.
+
+    Examples
+    --------
+    >>> from tinybilevel.cli.toy import Config
+    >>> default_folder("toy", Config(K=5, T=50), "K").as_posix()
+    'runs/toy-K5-T50'
+    """
+    parts = [name]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in always and isinstance(value, str):
+            parts.append(value)
+        elif field.name in always or (value != field.default and field.name != "iterations"):
+            parts.append(f"{field.name}{'' if value is True else value}")
+    return Path("runs") / "-".join(parts)
 
 
 def finished(path: Path, config: Any) -> dict[str, Any] | None:
@@ -91,12 +133,32 @@ def finished(path: Path, config: Any) -> dict[str, Any] | None:
     if not (settings.exists() and result.exists()):
         return None
     same = _settings(settings, config) == dataclasses.asdict(config)
-    return json.loads(result.read_text()) if same else None
+    return _read_json(result) if same else None
+
+
+def _changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = [name for name in {**was, **now} if name != "iterations"]
+    return [
+        f"{name} was {was.get(name, 'absent')}, is now {now.get(name, 'absent')}"
+        for name in names
+        if was.get(name, "absent") != now.get(name, "absent")
+    ]
 
 
 def _settings(file: Path, config: Any) -> dict[str, Any]:
     """Read settings; those that the file is too old to know were what is the default now."""
-    return dataclasses.asdict(type(config)()) | json.loads(file.read_text())["settings"]
+    return dataclasses.asdict(type(config)()) | _read_json(file)["settings"]
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+
+
+def _say(text: str) -> None:
+    print(f"tinybilevel: {text}", file=sys.stderr)
 
 
 def write_text(path: Path, text: str) -> None:

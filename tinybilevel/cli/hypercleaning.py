@@ -13,16 +13,22 @@ import numpy as np
 from tinybilevel import data
 from tinybilevel.arrays.backend import Array, to_numpy
 from tinybilevel.cli import figures
+from tinybilevel.cli.arguments import kept_warnings
 from tinybilevel.cli.folder import Folder, peak_memory_mb, table, write_json
 from tinybilevel.compiled.compile import compile
+from tinybilevel.errors import ConvergenceWarning
 from tinybilevel.methods.unrolled import KRMD, RMD
-from tinybilevel.objectives import SoftmaxRegression
+from tinybilevel.objectives import L2Penalty, SoftmaxRegression
 from tinybilevel.outer.checkpoint import save_arrays
 from tinybilevel.outer.minimize import Progress, minimize
 from tinybilevel.outer.optimizers import Adam
+from tinybilevel.problem import BilevelProblem
 from tinybilevel.problems import append_bias, hypercleaning, rejected
+from tinybilevel.transitions import GradientDescent
 
-__all__ = ["Config", "Result", "run"]
+__all__ = ["Config", "Result", "run", "scores"]
+
+REGULARIZATION = 1e-3
 
 _LOADERS: dict[str, Callable[..., data.Dataset]] = {
     "digits": data.digits,
@@ -35,7 +41,7 @@ _LOADERS: dict[str, Callable[..., data.Dataset]] = {
 class Config:
     """Settings of one run; λ_1 = 0, 5000 + 5000 examples (600 + 600 for the digits), float32.
 
-    `device` is "cpu", or "gpu" for the compiled loop on CuPy's arrays.
+    `device` is "cpu", or "gpu" for the compiled loop on CuPy's arrays; `step_size` is γ.
     """
 
     data: str = "digits"
@@ -58,10 +64,22 @@ class Result:
     ----------
     test_accuracy, validation_accuracy : float
         Shares in [0, 1] of the classifier ŵ* that the cleaned data train.
+    test_accuracy_uncleaned : float
+        That of the classifier of all training rows with equal weights ½, by the same T and γ.
+    test_accuracy_clean_rows : float
+        That of the classifier of the clean validation rows alone, at weight 1, by the same T and γ.
     validation_loss : float
         The upper-level objective, mean cross-entropy.
-    f1 : float
-        F1 of the rejected examples (λ_i < −3); the positive class is "corrupted".
+    rejected, corrupted, rejected_and_corrupted : int
+        How many examples are rejected (λ_i < −3), have a wrong label, and both.
+    precision, recall, f1 : float or None
+        Of the rejected examples; the positive class is "corrupted". None where it is 0/0.
+    iterations : int
+        Updates of λ, earlier parts of a resumed run included.
+    step_size : float
+        γ of the lower level.
+    warnings : list of str
+        What the run warned of.
     seconds : float
         Wall-clock time of the outer loop, earlier parts of a resumed run included.
     peak_memory_mb : float
@@ -69,9 +87,19 @@ class Result:
     """
 
     test_accuracy: float
+    test_accuracy_uncleaned: float
+    test_accuracy_clean_rows: float
     validation_accuracy: float
     validation_loss: float
-    f1: float
+    rejected: int
+    corrupted: int
+    rejected_and_corrupted: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    iterations: int
+    step_size: float
+    warnings: list[str]
     seconds: float
     peak_memory_mb: float
 
@@ -104,13 +132,31 @@ def run(
     -------
     Result
     """
+    with kept_warnings(ConvergenceWarning) as warned:
+        return _run(config, out, data_dir, resume, progress, warned)
+
+
+def _run(
+    config: Config,
+    out: Path,
+    data_dir: Path | None,
+    resume: bool,
+    progress: bool,
+    warned: list[str],
+) -> Result:
     load = _LOADERS[config.data]
     dataset = load() if config.data == "digits" else load(data_dir)
     rng = np.random.default_rng(config.seed)
     split = dataset.split(seed=rng)
     y, corrupted = data.corrupt_labels(split.y_train, config.noise, len(dataset.class_names), rng)
     problem = hypercleaning(
-        split.X_train, y, split.X_val, split.y_val, T=config.T, step_size=config.step_size
+        split.X_train,
+        y,
+        split.X_val,
+        split.y_val,
+        T=config.T,
+        step_size=config.step_size,
+        regularization=REGULARIZATION,
     )
     there = problem if config.device == "cpu" else compile(problem.to("cupy"))
     method = KRMD(K=config.K)
@@ -143,11 +189,23 @@ def run(
     loss = cast(SoftmaxRegression, problem.upper)
     lam, w = to_numpy(r.lam), to_numpy(r.w)
     marked = rejected(lam)
+
+    def test_accuracy(w: Array) -> float:
+        return _accuracy(loss.predict(w, append_bias(split.X_test)), split.y_test)
+
     result = Result(
-        test_accuracy=_accuracy(loss.predict(w, append_bias(split.X_test)), split.y_test),
+        test_accuracy=test_accuracy(w),
+        test_accuracy_uncleaned=test_accuracy(KRMD(K=0)(problem).w),
+        test_accuracy_clean_rows=test_accuracy(KRMD(K=0)(_clean_rows(problem)).w),
         validation_accuracy=_accuracy(loss.predict(w, loss.X), split.y_val),
         validation_loss=r.value,
-        f1=f1(marked, corrupted),
+        rejected=int(marked.sum()),
+        corrupted=int(corrupted.sum()),
+        rejected_and_corrupted=int((marked & corrupted).sum()),
+        **scores(marked, corrupted),
+        iterations=r.iterations,
+        step_size=_gamma(problem),
+        warnings=warned,
         seconds=float(r.history["seconds"][-1]) if r.iterations else 0.0,
         peak_memory_mb=peak_memory_mb(),
     )
@@ -171,31 +229,60 @@ def run(
     )
     write_json(out / "result.json", dataclasses.asdict(result))
     if progress:
-        print(_report(config, result, int(marked.sum()), int(corrupted.sum())))
+        print(_report(config, result, len(split.y_val)))
         print(f"\nwritten to {out}/")
     return result
 
 
-def f1(marked: Array, corrupted: Array) -> float:
-    """Return the F1 score of the rejected examples; the positive class is "corrupted"."""
-    from sklearn.metrics import f1_score
+def _gamma(problem: BilevelProblem) -> float:
+    return float(cast(GradientDescent, problem.transition).step_size(0, problem.lam0))
 
-    return float(f1_score(corrupted, marked, pos_label=True, zero_division=0.0))
+
+def _clean_rows(problem: BilevelProblem) -> BilevelProblem:
+    """Return the problem of a classifier that the validation rows alone train, at weight 1."""
+    loss = cast(SoftmaxRegression, problem.upper)
+    penalty = (1.0 / len(loss.y)) * L2Penalty(REGULARIZATION)
+    w0 = np.zeros_like(loss.X, shape=loss.size)
+    descent = GradientDescent(loss + penalty, _gamma(problem), initial=w0)
+    return BilevelProblem(descent, upper=loss, T=problem.T, lam0=np.zeros_like(w0, shape=1))
+
+
+def scores(marked: Array, corrupted: Array) -> dict[str, float | None]:
+    """Return what the rejected examples score; the positive class is "corrupted"."""
+    hits = int((marked & corrupted).sum())
+
+    def ratio(numerator: int, denominator: int) -> float | None:
+        return float(numerator / denominator) if denominator else None
+
+    return {
+        "precision": ratio(hits, int(marked.sum())),
+        "recall": ratio(hits, int(corrupted.sum())),
+        "f1": ratio(2 * hits, int(marked.sum()) + int(corrupted.sum())),
+    }
 
 
 def _accuracy(predicted: Array, y: Array) -> float:
     return float(np.mean(predicted == y))
 
 
-def _report(config: Config, result: Result, n_marked: int, n_corrupted: int) -> str:
+def _report(config: Config, result: Result, n_clean: int) -> str:
+    def score(x: float | None) -> str:
+        return "0/0" if x is None else f"{x:.3f}"
+
+    hits = result.rejected_and_corrupted
     rows = [
-        ("test accuracy", f"{result.test_accuracy:.2%}"),
+        ("test accuracy, cleaned", f"{result.test_accuracy:.2%}"),
+        ("  without cleaning, all weights ½", f"{result.test_accuracy_uncleaned:.2%}"),
+        (f"  of the {n_clean} clean rows alone", f"{result.test_accuracy_clean_rows:.2%}"),
         ("validation accuracy", f"{result.validation_accuracy:.2%}"),
         ("validation loss", f"{result.validation_loss:.4f}"),
-        ('F1 (positive class "corrupted")', f"{result.f1:.3f}"),
-        ("examples rejected / corrupted", f"{n_marked} / {n_corrupted}"),
+        ('rejected labels, positive class "corrupted"', ""),
+        (f"  precision, {hits} of {result.rejected} rejected", score(result.precision)),
+        (f"  recall, {hits} of {result.corrupted} corrupted", score(result.recall)),
+        ("  F1", score(result.f1)),
+        ("step size γ", f"{result.step_size:.3g}"),
         ("seconds", f"{result.seconds:.1f}"),
         ("peak memory", f"{result.peak_memory_mb:.0f} MB"),
     ]
-    title = f"hypercleaning, {config.data}, K = {config.K}, {config.iterations} iterations"
+    title = f"hypercleaning, {config.data}, K = {config.K}, {result.iterations} iterations"
     return table((title, ""), rows)

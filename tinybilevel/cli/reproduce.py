@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -88,13 +89,28 @@ def all_runs(
         return {key: _one(*task) for key, task in tasks.items()}
     # A process per run, so that each reports its own peak memory.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(
+        jobs,
+        mp_context=context,
+        max_tasks_per_child=1,
+        initializer=signal.signal,
+        initargs=(signal.SIGTERM, signal.default_int_handler),
+    ) as pool:
         futures = {key: pool.submit(_one, *task) for key, task in tasks.items()}
-        return {key: future.result() for key, future in futures.items()}
+        try:
+            return {key: future.result() for key, future in futures.items()}
+        except BaseException:
+            # The runs that are under way save their work; the others do not begin.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
 
 def _one(config: Config, out: Path, data_dir: Path | None, progress: bool) -> Result:
-    if (result := finished(out, config)) is not None:
+    # What an older version has written may lack a number: a resume without updates adds it.
+    result = finished(out, config)
+    if result is not None and set(result) == set(Result.__dataclass_fields__):
         return Result(**result)
     resume = (out / "config.json").exists()
     return run(config, out, data_dir=data_dir, resume=resume, progress=progress)
@@ -137,6 +153,8 @@ def table2(runs: Runs, out: Path) -> None:
         "peak MB",
     )
     text = table(header, rows)
+    updates = sorted({r.iterations for r in runs.values()})
+    text += f"\n\n{' or '.join(map(str, updates))} updates of λ in each run"
     print(text)
     (out / "table2.txt").write_text(text + "\n")
     write_json(out / "table2.json", {f"K{K}-seed{seed}": vars(r) for (K, seed), r in runs.items()})

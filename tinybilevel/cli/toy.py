@@ -33,11 +33,12 @@ class Config:
 
 @dataclass(frozen=True)
 class Result:
-    """The last λ, the value there, and the norm of the exact hypergradient there."""
+    """The last λ, the value and the norm of the exact hypergradient there, and all updates made."""
 
     lam: tuple[float, ...]
     value: float
     exact_grad_norm: float
+    iterations: int
 
 
 def run(config: Config, out: Path, *, resume: bool = False, progress: bool = False) -> Result:
@@ -85,7 +86,7 @@ def run(config: Config, out: Path, *, resume: bool = False, progress: bool = Fal
         resume=resume,
     )
     exact = float(np.linalg.norm(RMD()(problem, r.lam).grad))
-    result = Result(tuple(r.lam.tolist()), r.value, exact)
+    result = Result(tuple(r.lam.tolist()), r.value, exact, r.iterations)
     lines = folder.lines()
     save_arrays(out / "lam.npz", {"lam": r.lam, "w": r.w})
     figures.trajectory(
@@ -102,6 +103,6 @@ def run(config: Config, out: Path, *, resume: bool = False, progress: bool = Fal
             ("f(ŵ*, λ)", f"{result.value:.6f}"),
             ("‖exact hypergradient‖", f"{result.exact_grad_norm:.2e}"),
         ]
-        print(table((f"toy, K = {config.K}, {config.iterations} iterations", ""), rows))
+        print(table((f"toy, K = {config.K}, {result.iterations} iterations", ""), rows))
         print(f"\nwritten to {out}/")
     return result
