@@ -314,3 +314,32 @@ def test_a_process_pool_brings_back_results_and_errors():
         tb.RMD()(bad, lam)
     assert (caught.value.t, caught.value.norm) == (here.value.t, here.value.norm)
     np.testing.assert_array_equal(caught.value.lam, lam)
+
+
+@pytest.mark.parametrize(
+    ("given", "plain"),
+    [
+        (tb.KRMD(K=np.int64(5)), tb.KRMD(K=5)),
+        (tb.Neumann(np.int32(5)), tb.Neumann(5)),
+        (tb.ImplicitCG(np.int64(5)), tb.ImplicitCG(5)),
+        (tb.Checkpoint(np.int64(5)), tb.Checkpoint(5)),
+        (tb.Binomial(np.int64(5)), tb.Binomial(5)),
+    ],
+)
+def test_a_numpy_count_is_the_plain_one(given, plain):
+    assert given == plain
+    assert repr(given) == repr(plain)
+
+
+@pytest.mark.parametrize("method", [tb.RMD(), tb.KRMD(K=2), tb.FMD()])
+def test_the_whole_state_comes_back_where_it_has_buffers(method):
+    g, lam = tb.Quadratic([1.0, 0.5]), np.ones(2)
+    ball = tb.HeavyBall(g, 0.1, initial=[2.0, 2.0], momentum=0.5)
+    problem = tb.BilevelProblem(ball, tb.problems.toy().upper, T=3)
+    state = ball.initial(lam)
+    for t in range(3):
+        state = ball.step(t, state, lam)
+    r = method(problem, lam)
+    np.testing.assert_array_equal(r.state, state)
+    np.testing.assert_array_equal(r.w, state[:2])
+    assert method(tb.problems.toy()).state is None

@@ -70,7 +70,7 @@ class Checkpoint(Storage):
 
     def __post_init__(self) -> None:
         if self.every is not None:
-            as_count("every", self.every, minimum=1)
+            object.__setattr__(self, "every", as_count("every", self.every, minimum=1))
 
     def _segments(self, T: int, K: int) -> tuple[int, range]:
         """Return s and the first step of each segment."""
@@ -119,7 +119,7 @@ class Binomial(Storage):
     slots: int
 
     def __post_init__(self) -> None:
-        as_count("slots", self.slots, minimum=1)
+        object.__setattr__(self, "slots", as_count("slots", self.slots, minimum=1))
 
     def run(self, dynamics: Dynamics, K: int) -> tuple[Array, States]:
         T, start = dynamics.T, dynamics.T - K

@@ -40,6 +40,8 @@ class Hypergradient:
         False where an iterative method stopped before its tolerance.
     bound : float or None
         What a `Tolerance` certifies: ‖grad − d_λ f‖ is at most this. None where there is none.
+    state : ndarray or None
+        w_T with its buffers, where the transition has any: what `BilevelProblem.continuing` takes.
     """
 
     value: float
@@ -51,6 +53,7 @@ class Hypergradient:
     residual: float = 0.0
     converged: bool = True
     bound: float | None = None
+    state: Array | None = None
 
     @classmethod
     def at(
@@ -65,10 +68,11 @@ class Hypergradient:
     ) -> Hypergradient:
         """Pull h back from θ to λ, and check that all of the result is finite."""
         grad = pull_back(dynamics, w, h, value)
-        # A copy, so that a result does not keep a storage alive.
+        # Copies, so that a result does not keep a storage alive.
+        state = w.copy() if dynamics.transition.n_buffers else None
         w = dynamics.transition.readout(w).copy()
         norms = to_numpy(norms).astype(float)
-        return cls(value, grad, w, K, norms, dynamics.cost(), **solver)
+        return cls(value, grad, w, K, norms, dynamics.cost(), state=state, **solver)
 
 
 def pull_back(dynamics: Dynamics, w: Array, h: Array, value: float = 0.0) -> Array:
@@ -81,6 +85,9 @@ def pull_back(dynamics: Dynamics, w: Array, h: Array, value: float = 0.0) -> Arr
 
 class Method:
     """A frozen, picklable value that is called: ``method(problem, lam)`` → `Hypergradient`."""
+
+    #: Whether the hypergradient has B_0 α_0, the part that comes through w_0 = Ξ_0(λ).
+    sees_start = True
 
     def __call__(self, problem: BilevelProblem, lam: Any = None) -> Hypergradient:
         """Return the hypergradient of `problem` at `lam` (N,), by default the problem's `lam0`.

@@ -60,7 +60,7 @@ class Neumann(Series):
     K: int
 
     def __post_init__(self) -> None:
-        as_count("K", self.K)
+        object.__setattr__(self, "K", as_count("K", self.K))
 
     def add(self, dynamics: Dynamics, t: int, w: Array, alpha: Array, h: Array) -> SeriesSum:
         last = max(t - 1, 0)  # the step that led to w_t
@@ -99,7 +99,7 @@ class ImplicitCG(Series):
 
     def __post_init__(self) -> None:
         if self.K is not None:
-            as_count("K", self.K, minimum=1)
+            object.__setattr__(self, "K", as_count("K", self.K, minimum=1))
         if not 0 <= self.tol < 1:
             raise ValueError(f"tol must lie in [0, 1), got {self.tol}")
         if self.K is None and self.tol == 0:

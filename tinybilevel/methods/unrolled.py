@@ -152,6 +152,8 @@ class KRMD(Method):
     array([11.092974, 11.092974])
     """
 
+    sees_start = False
+
     K: int | None = None
     storage: Storage = field(default_factory=Ring)
     tol: float | Tolerance | None = field(default=None, kw_only=True)
@@ -161,7 +163,7 @@ class KRMD(Method):
         if self.K is None and self.tol is None:
             raise TypeError("KRMD needs K, the number of backward steps, or a tol to stop at")
         if self.K is not None:
-            as_count("K", self.K)
+            object.__setattr__(self, "K", as_count("K", self.K))
         if self.tol is not None and not isinstance(self.tol, Tolerance):
             as_tolerance("tol", self.tol)
         if not isinstance(self.tail, Series | None):
