@@ -1,8 +1,12 @@
 """The sums over blocks and threads are those over all rows at once."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cases
 import numpy as np
@@ -20,6 +24,7 @@ def blocked(request, monkeypatch):
     """Have data of any size go to so many threads, in blocks of at most 16 rows, 2 at a time."""
     monkeypatch.setattr(plain_softmax, "_LARGE", 0)
     monkeypatch.setattr(plain_softmax, "_BLOCK", 16 * C * D)
+    monkeypatch.setattr(plain_softmax, "_PIECE", 5 * C * D)
     monkeypatch.setattr(plain_softmax, "_STRIP", 2)
     monkeypatch.setattr(plain_softmax, "threads", lambda: request.param)
 
@@ -55,14 +60,14 @@ def assert_close(found, expected, rtol=1e-12):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [16, 17, 31, 32, 33, 48, 64, 65, 96, 97, 128, 129, 241, 333])
+@pytest.mark.parametrize("n", [5, 6, 16, 17, 31, 32, 33, 48, 64, 65, 96, 97, 128, 129, 241, 333])
 def test_any_number_of_rows(n, dtype, blocked):
     X, y, *rest = data(n, dtype)
     whole = PlainSoftmax(csr_array(X), y, C)  # a sparse X is taken at once
     assert len(whole._teams) == 1
     sums = PlainSoftmax(X, y, C)
     parts = [part for team in sums._teams for part in team]
-    assert any(part.block for part in parts) == (n > 16)
+    assert all(part.block for part in parts) == (n > 5)
     assert sorted(i for part in parts for i in range(n)[part.rows]) == list(range(n))
     tol = 1e-12 if dtype is np.float64 else 1e-4
     assert_close(results(sums, *rest), results(whole, *rest), tol)
@@ -76,12 +81,13 @@ def test_what_is_not_blocked(blocked, monkeypatch):
     helpers = plain_softmax.threads()
     assert len(PlainSoftmax(X, y, C)._teams) == helpers
     assert PlainSoftmax(X, y, C)._teams[0][0].block == 16
-    for other in (np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2], X[:16]):
+    assert PlainSoftmax(X[:16], y[:16], C)._teams[0][0].block == 16
+    for other in (np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2], X[:5]):
         assert [part.block for part in PlainSoftmax(other, y[: len(other)], C)._teams[0]] == [0]
     for least, teams in ((64 * C * D + 1, 1), (64 * C * D, helpers)):
         monkeypatch.setattr(plain_softmax, "_LARGE", least)
         assert len(PlainSoftmax(X, y, C)._teams) == teams
-    for most, block in ((16 * C * D - 1, 0), (64 * C * D, 0), (64 * C * D - 1, 32)):
+    for most, block in ((16 * C * D - 1, 0), (64 * C * D, 64), (64 * C * D - 1, 32)):
         monkeypatch.setattr(plain_softmax, "_BLOCK", most)
         assert PlainSoftmax(X, y, C)._teams[0][0].block == block
 
@@ -95,10 +101,79 @@ def test_the_shares_are_even_and_end_at_different_times(blocked):
 
 
 def test_real_sizes_go_in_blocks_that_BLAS_does_in_place():
-    for n, d, block in ((5000, 785, 100), (1000, 785, 100), (1000, 65, 0)):
+    for n, d, block in ((5000, 785, 100), (1000, 785, 100), (1000, 65, 1000), (300, 65, 0)):
         sums = PlainSoftmax(np.zeros((n, d), np.float32), np.zeros(n, int), 10)
         assert sums._teams[0][0].block == block
         assert (len(sums._teams) > 1) == (n == 5000 and plain_softmax.threads() > 1)
+
+
+@pytest.mark.parametrize("shape", [(10, 785), (785, 10), (2, 5000), (5000, 2), (200, 200)])
+@pytest.mark.parametrize("n", [1, 17, 99, 321, 5001])
+def test_no_product_is_large_enough_for_the_threads_of_BLAS(n, shape, monkeypatch):
+    seen, matmul = [], np.matmul
+
+    def noted(a, b, out):
+        seen.append(a.shape[-2] * a.shape[-1] * b.shape[-1])
+        return matmul(a, b, out=out)
+
+    classes, d = shape
+    sums = PlainSoftmax(np.zeros((n, d), np.float32), np.zeros(n, int), classes)
+    monkeypatch.setattr(plain_softmax.np, "matmul", noted)
+    W, along = np.zeros(shape, np.float32), np.empty(n, np.float32)
+    sums.grad_vjp(W, W, np.ones(1, np.float32), np.empty_like(W), along)
+    assert max(seen) <= 262_144
+
+
+# A gradient, products, minibatches and the upper level, as a user without compiled code runs them.
+CPU = """
+import time
+import numpy as np
+import tinybilevel as tb
+
+rng = np.random.default_rng(0)
+X, y = rng.random((2121, 784)).astype(np.float32), rng.integers(0, 10, 2121)
+whole = tb.problems.hypercleaning(X, y, X[:500], y[:500], T=3, step_size=0.01, backend="numpy")
+digits = tb.problems.hypercleaning(X[:1500, :64], y[:1500], X[:1000, :64], y[:1000], T=20)
+batches = tb.minibatches(2121, 100, 20, seed=0)
+g = whole.transition.objective
+drawn = tb.GradientDescent(g, 0.01, np.zeros(7850, np.float32), batches=batches)
+drawn = tb.BilevelProblem(drawn, whole.upper, 20, hyper_map=tb.Sigmoid(), lam0=whole.lam0)
+problems = whole, digits, drawn
+for problem in problems:
+    tb.KRMD(K=1)(problem)
+costs = []
+for _ in range(3):
+    start = time.process_time()
+    for problem in problems:
+        tb.KRMD(K=2)(problem)
+    costs.append(time.process_time() - start)
+print(min(costs))
+"""
+
+
+@pytest.mark.skipif(plain_softmax.threads() < 2, reason="BLAS has one thread on one core")
+@pytest.mark.parametrize("kernels", ["Haswell", "SkylakeX"])
+def test_CPU_time_does_not_grow_with_the_threads_of_BLAS(kernels):
+    if kernels == "SkylakeX" and not cpu_has("avx512f"):
+        pytest.skip("this CPU has no AVX-512, which those kernels need")
+    if not cpu_has("avx2"):
+        pytest.skip("this CPU has no AVX2, or does not say")
+    cost = {}
+    for count in ("1", ""):
+        env = {**os.environ, "OPENBLAS_CORETYPE": kernels, "OPENBLAS_NUM_THREADS": count}
+        command = [sys.executable, "-c", CPU]
+        if not count:
+            del env["OPENBLAS_NUM_THREADS"]
+        run = subprocess.run(command, env=env, check=True, timeout=300, capture_output=True)
+        cost[count] = float(run.stdout)
+    assert cost[""] < 2.5 * cost["1"]
+
+
+def cpu_has(flag):
+    try:
+        return flag in Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
 
 
 def test_blocks_are_views_and_pickles_hold_X_once(blocked):

@@ -1,8 +1,9 @@
 """The sums over examples of softmax regression, in plain NumPy: what defines right.
 
-For products of a tall matrix with few columns BLAS spends most of its time on a copy of X. It does
-without for one of no more than a million multiply-adds, which it leaves to the calling thread. So
-large data are taken in blocks of some hundred rows here, and the blocks are shared among threads.
+For products of a tall matrix with few columns BLAS spends most of its time on a copy of X, and on
+waking its threads. It leaves a small product to the calling thread, which also does without the
+copy. So data are taken in blocks of some hundred rows here, each product with a block in pieces
+that no BLAS starts threads for, and the blocks are shared among threads of our own.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ __all__ = ["PlainSoftmax"]
 
 #: Multiply-adds of a product with X from which threads repay being woken.
 _LARGE = 8_000_000
-#: Multiply-adds of a product that OpenBLAS does in place, with some room (its limit is 10⁶).
+#: Multiply-adds of a product with a block.
 _BLOCK = 800_000
+#: The same of a piece. OpenBLAS wakes its threads from 262,144 on, or twice that where it has a
+#: second look; ours and its own at once take a hundred times as long.
+_PIECE = 200_000
 #: Rows that a block must have to be worth it.
 _SHORTEST = 16
 #: Blocks are taken in strips of so many at most: what is made of them stays in cache.
 _STRIP = 32
 #: Numbers that NumPy allocates to convert what it goes through, which is nothing here.
 _BUFFER = 512
+_ALL = slice(None)
 
 
 class PlainSoftmax:
@@ -178,7 +183,9 @@ class _Part:
         elif not self.block:
             np.matmul(W, self.X.T, out=S)
         else:
-            np.matmul(W, self._blocks().swapaxes(1, 2), out=self._by_block(S))
+            X, by_block = self._blocks(), self._by_block(S)
+            for rows in self._pieces(self.block):
+                np.matmul(W, X[:, rows].swapaxes(1, 2), out=by_block[:, :, rows])
         return S
 
     def softmax(self, W: Array) -> Array:
@@ -224,9 +231,13 @@ class _Part:
         elif not self.block:
             np.matmul(R, self.X, out=out)
         else:
-            X = self._blocks()
+            X, by_block = self._blocks(), self._by_block(R)
             products = self.work("products", (len(X), *out.shape), out)
-            np.add.reduce(np.matmul(self._by_block(R), X, out=products), axis=0, out=out)
+            for piece in self._pieces(max(out.shape)):
+                # The longer side is cut: what is one row or column wide is BLAS's to thread again.
+                c, j = (piece, _ALL) if len(out) > out.shape[1] else (_ALL, piece)
+                np.matmul(by_block[:, c], X[..., j], out=products[:, c, j])
+            np.add.reduce(products, axis=0, out=out)
 
     def _like_scores(self, name: str, *operands: Array) -> Array:
         entries = self.X.data if hasattr(self.X, "tocsr") else self.X
@@ -235,6 +246,12 @@ class _Part:
     def _blocks(self) -> Array:
         """View X as (blocks, block, d)."""
         return self.X.reshape(-1, self.block, self.X.shape[1])
+
+    def _pieces(self, length: int) -> list[slice]:
+        """Cut the rows or the columns of a block so that no product is larger than `_PIECE`."""
+        count = -(-self.block * self.n_classes * self.X.shape[1] // _PIECE)
+        cuts = [length * k // count for k in range(count + 1)]
+        return [slice(a, b) for a, b in pairwise(cuts)]
 
     def _by_block(self, S: Array) -> Array:
         """View a (C, n) array as (blocks, C, block)."""
@@ -246,8 +263,10 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
     n, d = X.shape
     most = _BLOCK // (n_classes * d)
     plain = not hasattr(X, "tocsr") and not on_device(X) and X.flags.c_contiguous
-    if not plain or not _SHORTEST <= most < n:
+    if not plain or most < _SHORTEST or n * n_classes * d <= _PIECE:
         return [[_part(0, X, y, n_classes, slice(0, n), 0)]]
+    if n <= most:
+        return [[_part(0, X, y, n_classes, slice(0, n), n)]]
     block = -(-n // -(-n // most))  # of nearly equal blocks, what is left is short
     count, helpers = n // block, threads() if n * n_classes * d >= _LARGE else 1
     teams, number = [], 0
@@ -263,7 +282,8 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
         teams.append([_part(number + i, X, y, n_classes, r, block) for i, r in enumerate(rows)])
         number += len(rows)
     if count * block < n:
-        teams[0].append(_part(number, X, y, n_classes, slice(count * block, n), 0))
+        rest = n - count * block
+        teams[0].append(_part(number, X, y, n_classes, slice(n - rest, n), rest))
     return [team for team in teams if team]
 
 
