@@ -52,3 +52,19 @@ def test_lam0_stands_in_for_lam():
 def test_wrong_arguments_are_named(change, error, message):
     with pytest.raises(error, match=message):
         replace(tb.problems.toy(), **change)
+
+
+def test_problems_are_compared_by_their_parts_and_hashed():
+    toy = tb.problems.toy()
+    assert replace(toy) == toy
+    assert replace(toy, lam0=[1.0, 1.0]) == toy
+    assert hash(replace(toy)) == hash(toy)
+    for other in (
+        replace(toy, T=3),
+        replace(toy, lam0=[1.0, 2.0]),
+        replace(toy, lam0=[1.0]),
+        replace(toy, lam0=None),
+        tb.problems.toy(),
+    ):
+        assert other != toy
+    assert toy != 1

@@ -5,7 +5,7 @@ AISTATS 2019.
 """
 
 from tinybilevel import bounds, data, problems, testing
-from tinybilevel.compiled import compile
+from tinybilevel.compiled import CompiledProblem, compile
 from tinybilevel.engine import Binomial, Checkpoint, Cost, Ring, Storage
 from tinybilevel.errors import ConvergenceWarning, DivergenceError, StabilityWarning
 from tinybilevel.maps import (
@@ -66,6 +66,7 @@ __all__ = [
     "Binomial",
     "Blocks",
     "Checkpoint",
+    "CompiledProblem",
     "Compose",
     "ConvergenceWarning",
     "Cost",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count, as_float, moved, on_device
 from tinybilevel.maps import HyperMap, Identity
@@ -13,7 +16,7 @@ from tinybilevel.transitions import Transition
 __all__ = ["BilevelProblem"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BilevelProblem:
     """min_λ f(ŵ*(λ), λ), where ŵ*(λ) = w_T is what T steps of a transition return, eq. (1) and (4).
 
@@ -31,8 +34,6 @@ class BilevelProblem:
         A natural starting point; `tinybilevel.minimize` and ``method.cost`` fall back on it.
     namespace : {"numpy", "cupy"}
         Where its arrays lie: `to` moves them. λ is copied there at each call.
-    loop : optional
-        The problem in compiled code, which `tinybilevel.compile` puts here.
 
     Raises
     ------
@@ -57,7 +58,6 @@ class BilevelProblem:
     hyper_map: HyperMap = field(default_factory=Identity)
     lam0: Any = None
     namespace: str = field(default="numpy", kw_only=True)
-    loop: Any = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, kind in (
@@ -68,14 +68,39 @@ class BilevelProblem:
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
         object.__setattr__(self, "T", as_count("T", self.T))
-        if self.loop is not None and not self.loop.runs(self):
-            object.__setattr__(self, "loop", None)
         if self.lam0 is not None:
             if on_device(self.lam0):
                 object.__setattr__(self, "namespace", "cupy")
             lam0 = as_float("lam0", self.lam0, ndim=1).copy()
             lam0.flags.writeable = False
             object.__setattr__(self, "lam0", lam0)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BilevelProblem):
+            return NotImplemented
+        a, b = self.lam0, other.lam0
+        same = a is b or (a is not None and b is not None and bool(np.array_equal(a, b)))
+        return same and self._parts() == other._parts()
+
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def _parts(self) -> tuple[Any, ...]:
+        return self.transition, self.upper, self.T, self.hyper_map, self.namespace
+
+    def evaluate(self, method: Any, lam: Any = None) -> Any:
+        """Return ``method(self, lam)``, a `Hypergradient`, as every method does when called.
+
+        A problem that knows a faster way to the same numbers overrides this and `evaluate_many`;
+        here it is ``method.run``, step by step.
+        """
+        return method.run(self, lam)
+
+    def evaluate_many(
+        self, method: Any, lams: Array, problems: Sequence[BilevelProblem] | None = None
+    ) -> tuple[Array, Array]:
+        """Return ``method.batch(problems, lams)``; None are this one for each row."""
+        return method.run_many([self] * len(lams) if problems is None else problems, lams)
 
     def to(self, namespace: str) -> BilevelProblem:
         """Return the same problem with its arrays on a GPU ("cupy") or on the host ("numpy").
@@ -97,7 +122,7 @@ class BilevelProblem:
         """
         parts = {n: moved(getattr(self, n), namespace) for n in ("transition", "upper", "lam0")}
         phi = moved(self.hyper_map, namespace)
-        return replace(self, hyper_map=phi, namespace=namespace, loop=None, **parts)
+        return replace(self, hyper_map=phi, namespace=namespace, **parts)
 
     def starting_at(self, w: Array) -> BilevelProblem:
         """Return the same problem with the fixed initial state `w`: a warm start."""

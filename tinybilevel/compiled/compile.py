@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, like, moved, on_device, promote, to_numpy
+from tinybilevel.compiled.forms import dense_form, upper_form
 from tinybilevel.compiled.loops import (
     CleaningOnDevice,
     CleaningOnHost,
@@ -16,6 +16,7 @@ from tinybilevel.compiled.loops import (
     QuadraticOnDevice,
     QuadraticOnHost,
 )
+from tinybilevel.compiled.problem import CompiledProblem
 from tinybilevel.errors import missing_extra
 from tinybilevel.maps import Identity
 from tinybilevel.objectives import L2Penalty, Objective, Quadratic, SoftmaxRegression, Sum
@@ -25,7 +26,7 @@ from tinybilevel.transitions import GradientDescent
 __all__ = ["compile"]
 
 
-def compile(problem: BilevelProblem) -> BilevelProblem:
+def compile(problem: BilevelProblem) -> CompiledProblem:
     """Return `problem` with its forward and backward pass as one compiled loop.
 
     `KRMD` and `RMD` that keep their states in a `Ring`, without `tol` or `tail`, then run it; all
@@ -57,8 +58,9 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
 
     Returns
     -------
-    BilevelProblem
-        Equal to `problem`. A change to it by ``dataclasses.replace`` gives a plain one.
+    CompiledProblem
+        A `BilevelProblem`, equal to `problem`. A change to it by ``dataclasses.replace`` gives a
+        plain one.
 
     Raises
     ------
@@ -97,16 +99,17 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
         loop, kernel = make(problem, descent, start)
     except ImportError as error:
         raise missing_extra("compile needs Numba", "fast", error) from error
-    T, phi = problem.T, problem.hyper_map
-    return replace(problem, loop=loop(kernel, descent, problem.upper, T, phi))
+    f, T, phi, namespace = problem.upper, problem.T, problem.hyper_map, problem.namespace
+    made = loop(kernel, descent, f, T, phi)
+    return CompiledProblem(descent, f, T, phi, problem.lam0, namespace=namespace, loop=made)
 
 
 def _special(problem: BilevelProblem, g: Quadratic) -> bool:
     """Return whether the loop for quadratics knows the upper level too, and the dtype."""
-    known = moved(problem.upper, "numpy").loop_data(g.G.shape[0]) is not None
+    known = upper_form(moved(problem.upper, "numpy"), g.G.shape[0]) is not None
     return (
         known
-        and isinstance(problem.hyper_map, Identity)
+        and type(problem.hyper_map) is Identity
         and (on_device(g.G) or promote(g.dtype, problem.upper.dtype) == np.float64)
     )
 
@@ -118,13 +121,13 @@ def _dense(
 
     forms = []
     for level, objective in (("lower", descent.objective), ("upper", problem.upper)):
-        form, data = objective.form(), objective.loop_data(start.size)
+        form, data = dense_form(objective), upper_form(objective, start.size)
         if form is None and data is None:
             raise TypeError(
                 f"compile knows no compiled form of the {level} level {objective!r}, or it is too "
                 "large to gain by one"
             )
-        forms.append(("upper", *data) if form is None else form)  # type: ignore[misc]
+        forms.append(("upper", *data) if form is None else form)
     lower, upper = forms
     return DenseOnHost, DenseLoop(lower, upper, start, descent.step_size.values, problem.T)
 
@@ -134,7 +137,7 @@ def _quadratic(
 ) -> tuple[type[Loop], Any]:
     g = moved(descent.objective, "numpy")
     M = g.G.shape[0]
-    name, data = moved(problem.upper, "numpy").loop_data(M)
+    name, data = upper_form(moved(problem.upper, "numpy"), M)
     from tinybilevel.kernels import loops
 
     d = np.zeros(M) if g.d is None else g.d
@@ -173,7 +176,7 @@ def _cleaning_on_device(
     parts = _loss_and_ridge(g)
     if (
         parts is None
-        or not isinstance(f, SoftmaxRegression)
+        or type(f) is not SoftmaxRegression
         or f.weighted
         or not all(part.whole_dense() for part in (parts[1], f))
         or {parts[1].dtype, f.dtype} != {start.dtype}
@@ -195,12 +198,12 @@ def _cleaning_on_device(
 
 def _loss_and_ridge(g: Objective) -> tuple[float, SoftmaxRegression, float] | None:
     """Return c, ℓ and ρ of g = c ℓ + ρ‖w‖², with a weighted softmax regression ℓ; or None."""
-    terms = g.terms if isinstance(g, Sum) else ((1.0, g),)
-    losses = [(c, term) for c, term in terms if isinstance(term, SoftmaxRegression)]
+    terms = g.terms if type(g) is Sum else ((1.0, g),)
+    losses = [(c, term) for c, term in terms if type(term) is SoftmaxRegression]
     ridges = [
         c * term.strength
         for c, term in terms
-        if isinstance(term, L2Penalty) and isinstance(term.strength, float)
+        if type(term) is L2Penalty and isinstance(term.strength, float)
     ]
     if len(losses) != 1 or len(ridges) + 1 != len(terms) or not losses[0][1].weighted:
         return None

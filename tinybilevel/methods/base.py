@@ -99,10 +99,10 @@ class Method:
         DivergenceError
             If a state, the value or the hypergradient is not finite.
         """
-        if problem.loop is not None and (K := self._loop_depth(problem.T)) is not None:
-            found = problem.loop.run(problem, lam, K)
-            if found is not None:
-                return found
+        return problem.evaluate(self, lam)
+
+    def run(self, problem: BilevelProblem, lam: Any = None) -> Hypergradient:
+        """Return the same, always step by step: what a problem falls back on."""
         # Overflow is looked for once, at the end, where it can be explained.
         with np.errstate(over="ignore", invalid="ignore"):
             return self._evaluate(Dynamics(problem, problem.check(lam)))
@@ -112,8 +112,7 @@ class Method:
     ) -> tuple[Array, Array]:
         """Return the values (L,) and hypergradients (L, N) at each row of `lams` (L, N).
 
-        Compiled problems (`tinybilevel.compile`) are taken all at once, on all cores: one problem
-        at many λ, or many quadratics of equal sizes, each at its own.
+        One after the other, but for problems that know better, as those of `tinybilevel.compile`.
 
         Parameters
         ----------
@@ -140,39 +139,28 @@ class Method:
         array([2.501, 4.543, 7.458])
         """
         lams = as_float("lams", lams, ndim=2)
-        first: BilevelProblem | None
-        if isinstance(problem, BilevelProblem):
-            first, problems = problem, [problem] * len(lams)
-        else:
-            problems = list(problem)
-            for k, each in enumerate(problems):
-                if not isinstance(each, BilevelProblem):
-                    raise TypeError(f"problem[{k}] must be a BilevelProblem, got {each!r}")
-            if len(problems) != len(lams):
-                raise ValueError(
-                    f"lams must have a row for each of {len(problems)} problems, got {len(lams)}"
-                )
-            first = problems[0] if problems else None
-        if first is not None and first.namespace != "numpy":
-            lams = moved(lams, first.namespace)
-        if first is None or not len(lams):
+        one = isinstance(problem, BilevelProblem)
+        problems = [problem] if isinstance(problem, BilevelProblem) else list(problem)
+        for k, each in enumerate(problems):
+            if not isinstance(each, BilevelProblem):
+                raise TypeError(f"problem[{k}] must be a BilevelProblem, got {each!r}")
+        if not one and len(problems) != len(lams):
+            raise ValueError(
+                f"lams must have a row for each of {len(problems)} problems, got {len(lams)}"
+            )
+        if problems and problems[0].namespace != "numpy":
+            lams = moved(lams, problems[0].namespace)
+        if not len(lams):
             return np.zeros_like(lams, shape=0), np.zeros_like(lams)
         for each in {id(p): p for p in problems}.values():
             each.check(lams[0])
-        K = None if first.loop is None else self._loop_depth(first.T)
-        if K is not None:
-            one = isinstance(problem, BilevelProblem)
-            loop = first.loop
-            found = loop.batch(lams, K) if one else loop.batch_over(problems, lams, K)
-            if found is not None:
-                return found
+        return problems[0].evaluate_many(self, lams, None if one else problems)
+
+    def run_many(self, problems: Sequence[BilevelProblem], lams: Array) -> tuple[Array, Array]:
+        """Return the same, one call after the other, from as many problems as there are rows."""
         results = [self(p, lam) for p, lam in zip(problems, lams, strict=True)]
         values = like(results[0].grad, np.array([r.value for r in results]))
         return values, np.stack([r.grad for r in results])
-
-    def _loop_depth(self, T: int) -> int | None:
-        """Return K, if the method is one that a problem's compiled loop can run."""
-        return None
 
     def cost(self, problem: BilevelProblem, lam: Any = None) -> Cost:
         """Predict the cost of a call beforehand; only the sizes of `lam` and w_0 matter."""

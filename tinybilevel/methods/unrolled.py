@@ -97,9 +97,6 @@ class RMD(Method):
 
         return pulled()
 
-    def _loop_depth(self, T: int) -> int | None:
-        return T if type(self.storage) is Ring else None
-
     def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:
         transitions, states = self.storage.cost(T, T)
         return transitions, T + 1, states
@@ -208,10 +205,6 @@ class KRMD(Method):
             h, _, _, residual, converged = self.tail.add(dynamics, t, oldest, alpha, h)
             solver = {"residual": residual, "converged": converged}
         return Hypergradient.at(dynamics, w, value, h, dynamics.T - t, norms, **solver)
-
-    def _loop_depth(self, T: int) -> int | None:
-        plain = type(self.storage) is Ring and self.tol is None and self.tail is None
-        return self._steps(T) if plain else None
 
     def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:
         K = self._steps(T)

@@ -75,14 +75,6 @@ class Objective(Movable):
         """Return an unbiased estimate of g from the examples in `index`; itself if g has none."""
         return self
 
-    def loop_data(self, M: int) -> tuple[str, Array] | None:
-        """Return the name and parameters of f in ``kernels/loops.py``, if it is there."""
-        return None
-
-    def form(self) -> tuple[Any, ...] | None:
-        """Return what ``kernels/forms.py`` makes compiled code of, where it can and that pays."""
-        return None
-
     def bound(self) -> Objective:
         """Return the objective for one call of a method, with working memory of its own.
 
@@ -162,10 +154,6 @@ class FunctionObjective(Objective):
                 raise TypeError(f"{name} must be a function, got {function!r}")
         self._functions = functions
 
-    def form(self) -> tuple[Any, ...] | None:
-        names = ("value", "grad", "grad_vjp", "grad_lam")
-        return "functions", *((name, self._functions[name]) for name in names)
-
     def _call(self, name: str, *args: Array) -> Any:
         function = self._functions[name]
         if function is None:
@@ -202,10 +190,6 @@ class Sum(Objective):
         if len(sizes) > 1:
             raise ValueError(f"the terms of a sum see different sizes of lam: {sorted(sizes)}")
         self.n_lam = sizes.pop() if sizes else None
-
-    def form(self) -> tuple[Any, ...] | None:
-        forms = [(c, g.form()) for c, g in self.terms]
-        return None if any(form is None for _, form in forms) else ("sum", *forms)
 
     def value(self, w: Array, lam: Array) -> float:
         return sum(c * g.value(w, lam) for c, g in self.terms)
@@ -251,11 +235,6 @@ class OnBlock(Objective):
             raise ValueError(f"the objective sees {needed} entries of lam, {block} has {size}")
         self.objective, self.block, self.dtype = objective, block, objective.dtype
         self.size = size if needed is None else needed
-
-    def form(self) -> tuple[Any, ...] | None:
-        inner, start, stop = self.objective.form(), self.block.start or 0, self.block.stop
-        simple = self.block.step in (None, 1) and stop is not None and 0 <= start <= stop
-        return ("block", slice(start, stop), inner) if simple and inner is not None else None
 
     def _embed(self, lam: Array, h: Array) -> Array:
         whole = self._work("whole", lam.shape, h)

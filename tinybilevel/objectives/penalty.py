@@ -64,16 +64,6 @@ class L2Penalty(Objective):
             # A number does not decide the precision of float32 data; an array does.
             self.strength, self.dtype = (float(rho[0]), None) if number else (rho, rho.dtype)
 
-    def loop_data(self, M: int) -> tuple[str, Array] | None:
-        if not isinstance(self.strength, float):
-            return None
-        return "SQUARES", np.concatenate([np.full(M, 2 * self.strength), np.zeros(M + 2)])
-
-    def form(self) -> tuple[Any, ...] | None:
-        fixed = np.zeros(1) if self.strength is None else np.atleast_1d(self.strength)
-        groups = np.empty(0, int) if self.groups is None else self.groups
-        return "l2", fixed, groups, self.strength is None
-
     def bound(self) -> L2Penalty:
         return self._with_workspace()
 

@@ -64,21 +64,6 @@ class Quadratic(Objective):
         self.n_lam = M if self.C is None else self.C.shape[1]
         self.dtype = promote(G, self.C, self.d)
 
-    def loop_data(self, M: int) -> tuple[str, Array] | None:
-        if self.G.ndim != 1 or self.C is None or self.C.any():
-            return None
-        d = np.zeros_like(self.G) if self.d is None else self.d
-        return "SQUARES", np.concatenate([self.G, d, [0.0, 0.0]])
-
-    def form(self) -> tuple[Any, ...] | None:
-        C = np.empty((0, 0)) if self.C is None else self.C
-        return (
-            "quadratic",
-            np.atleast_2d(self.G),
-            C,
-            np.zeros(len(self.G)) if self.d is None else self.d,
-        )
-
     def bound(self) -> Quadratic:
         return self._with_workspace()
 

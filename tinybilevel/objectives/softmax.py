@@ -145,10 +145,6 @@ class SoftmaxRegression(Objective):
         other._kernel = _kernel(self.backend, other.X, other.y, self.n_classes)
         return other
 
-    def form(self) -> tuple[Any, ...] | None:
-        small = self.whole_dense() and self.X.size * self.n_classes < _LARGE
-        return ("softmax", self.X, self.y, self.scale, self.weighted) if small else None
-
     def bound(self) -> SoftmaxRegression:
         other = self._with_workspace()
         other._plain = self._plain.bound()

@@ -18,9 +18,6 @@ class Coupled(Objective):
     def __init__(self, coupling: float, target: float) -> None:
         self.coupling, self.target = float(coupling), float(target)
 
-    def loop_data(self, M: int) -> tuple[str, Array]:
-        return "SQUARES", np.array([*np.ones(M), *np.zeros(M), self.coupling, self.target])
-
     def value(self, w: Array, lam: Array) -> float:
         direct = lam - self.target
         return 0.5 * float(w @ w + self.coupling * (direct @ direct))

@@ -9,17 +9,14 @@ from tinybilevel.objectives import Objective, Quadratic
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.transitions import GradientDescent
 
-__all__ = ["toy"]
+__all__ = ["Rippled", "toy"]
 
 
-class _ToyUpper(Objective):
+class Rippled(Objective):
     """f(w) = ‖w‖² + 10‖sin w‖², plus c‖λ − (1, 0)‖² for the biased f̃."""
 
     def __init__(self, coupling: float) -> None:
         self.coupling, self._target = coupling, np.array([1.0, 0.0])
-
-    def loop_data(self, M: int) -> tuple[str, Array]:
-        return "RIPPLED", np.array([self.coupling])
 
     def value(self, w: Array, lam: Array) -> float:
         direct = lam - self._target
@@ -61,7 +58,7 @@ def toy(*, biased: bool = False, T: int = 100, step_size: float = 0.1) -> Bileve
     lower = Quadratic(np.array([1.0, 0.5]))
     return BilevelProblem(
         GradientDescent(lower, step_size, initial=np.array([2.0, 2.0])),
-        upper=_ToyUpper(5.0 if biased else 0.0),
+        upper=Rippled(5.0 if biased else 0.0),
         T=T,
         lam0=np.array([1.0, 1.0]),
     )

@@ -1,0 +1,95 @@
+"""Which objectives have a compiled form, by their type: all that compiled code knows of them.
+
+A form is a tuple of a name and of data. What is computed of the data is in `kernels/dense.py`
+under that name; for the upper level of a quadratic, in `kernels/loops.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array
+from tinybilevel.compiled.registry import Registry
+from tinybilevel.objectives import L2Penalty, Quadratic, SoftmaxRegression
+from tinybilevel.objectives.base import FunctionObjective, OnBlock, Sum
+from tinybilevel.problems.counterexample import Coupled
+from tinybilevel.problems.toy import Rippled
+
+__all__ = ["dense_form", "upper_form"]
+
+Form = tuple[Any, ...]
+
+#: Multiply-adds of one product with X from which one loop on one thread is no gain.
+_LARGE = 20_000_000
+
+dense_form = Registry("Return the form of an objective for `kernels.dense_loops`, or None.")
+upper_form = Registry("Return that of an upper level over M entries for `kernels.loops`, or None.")
+
+
+@dense_form.of(Quadratic)
+def _(g: Quadratic) -> Form:
+    C = np.empty((0, 0)) if g.C is None else g.C
+    return "quadratic", np.atleast_2d(g.G), C, np.zeros(len(g.G)) if g.d is None else g.d
+
+
+@dense_form.of(L2Penalty)
+def _(g: L2Penalty) -> Form:
+    fixed = np.zeros(1) if g.strength is None else np.atleast_1d(g.strength)
+    groups = np.empty(0, int) if g.groups is None else g.groups
+    return "l2", fixed, groups, g.strength is None
+
+
+@dense_form.of(SoftmaxRegression)
+def _(g: SoftmaxRegression) -> Form | None:
+    small = g.whole_dense() and g.X.size * g.n_classes < _LARGE
+    return ("softmax", g.X, g.y, g.scale, g.weighted) if small else None
+
+
+@dense_form.of(FunctionObjective)
+def _(g: FunctionObjective) -> Form:
+    names = ("value", "grad", "grad_vjp", "grad_lam")
+    return "functions", *((name, g._functions[name]) for name in names)
+
+
+@dense_form.of(Sum)
+def _(g: Sum) -> Form | None:
+    forms = [(c, dense_form(term)) for c, term in g.terms]
+    return None if any(form is None for _, form in forms) else ("sum", *forms)
+
+
+@dense_form.of(OnBlock)
+def _(g: OnBlock) -> Form | None:
+    inner, start, stop = dense_form(g.objective), g.block.start or 0, g.block.stop
+    simple = g.block.step in (None, 1) and stop is not None and 0 <= start <= stop
+    return ("block", slice(start, stop), inner) if simple and inner is not None else None
+
+
+@upper_form.of(Rippled)
+def _(f: Rippled, M: int) -> Form:
+    return "RIPPLED", np.array([f.coupling])
+
+
+@upper_form.of(Coupled)
+def _(f: Coupled, M: int) -> Form:
+    return _squares(np.ones(M), np.zeros(M), f.coupling, f.target)
+
+
+@upper_form.of(L2Penalty)
+def _(f: L2Penalty, M: int) -> Form | None:
+    if not isinstance(f.strength, float):
+        return None
+    return _squares(np.full(M, 2 * f.strength), np.zeros(M))
+
+
+@upper_form.of(Quadratic)
+def _(f: Quadratic, M: int) -> Form | None:
+    if f.G.ndim != 1 or f.C is None or f.C.any():
+        return None
+    return _squares(f.G, np.zeros_like(f.G) if f.d is None else f.d)
+
+
+def _squares(a: Array, b: Array, coupling: float = 0.0, target: float = 0.0) -> Form:
+    """½ Σ_j a_j (w_j − b_j)² + ½ρ Σ_i (λ_i − t)²."""
+    return "SQUARES", np.concatenate([a, b, [coupling, target]])
