@@ -34,11 +34,18 @@ def figure1(out: Path) -> list[Path]:
     problem, lam = toy(), np.array([1.0, 1.0])
     axis = np.linspace(-4, 4, 81)
     surface = np.array([[problem.upper.value(np.array([a, b]), lam) for a in axis] for b in axis])
-    constants = bounds.measure(problem, lam)
-    sides = [
-        bounds.proposition_3_1(problem, lam, K, constants=constants) for K in range(problem.T + 1)
+    *truncated, exact = RMD().truncations(problem, lam)
+    side = bounds.proposition_3_1(problem, lam, 0)
+    # g's curvatures are 1 and ½; every B_t is the same but B_0 = 0, all that K = T leaves out.
+    known = dict(gamma=0.1, alpha=0.5, grad_norm=side.grad_norm, M_B=side.M_B)
+    rows = [
+        (
+            K,
+            float(np.linalg.norm(h - exact)),
+            bounds.equation_10(K, **known) if K < problem.T else 0.0,
+        )
+        for K, h in enumerate(truncated)
     ]
-    rows = [(b.K, b.error, b.eq_10) for b in sides]
     return [
         _csv(out / "figure1.csv", "K,error,bound", rows),
         _csv(
@@ -55,16 +62,23 @@ def figure2(out: Path) -> list[Path]:
     panels, rows = {}, []
     for name, problem in (("f", toy()), ("f̃", toy(biased=True))):
         points = _run(problem, KRMD(K=1)).lam[:-1]
-        panels[name] = {K: bounds.lemma_3_2(problem, points, K).by_grad for K in KS}
+        ratios = np.array([_ratios(problem, lam) for lam in points])
+        panels[name] = dict(zip(KS, ratios.T, strict=True))
         rows += [
             (name, K, tau, *lam, ratio)
-            for K, ratios in panels[name].items()
-            for tau, (lam, ratio) in enumerate(zip(points, ratios, strict=True), start=1)
+            for K, line in panels[name].items()
+            for tau, (lam, ratio) in enumerate(zip(points, line, strict=True), start=1)
         ]
     return [
         _csv(out / "figure2.csv", "objective,K,tau,lambda1,lambda2,ratio", rows),
         *figures.descent_ratios(out / "figure2", panels),
     ]
+
+
+def _ratios(problem: BilevelProblem, lam: Array) -> list[float]:
+    """Return h_{T−K}ᵀ d_λ f / ‖d_λ f‖² for every K in KS."""
+    *truncated, exact = RMD().truncations(problem, lam)
+    return [float(truncated[K] @ exact) / float(exact @ exact) for K in KS]
 
 
 def figure3(out: Path) -> list[Path]:
