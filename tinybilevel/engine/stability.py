@@ -125,14 +125,11 @@ def stability(
 ) -> Stability | None:
     """Return how γ_t stands against the curvature at w (M,); None where that is not known."""
     step_size, g = getattr(transition, "step_size", None), transition.objective
-    if step_size is None or g is None:
+    if step_size is None or g is None or g.lacking("grad_vjp"):
         return None
     gamma = step_size(t, theta)
     largest = float(np.max(gamma))
-    try:
-        beta = largest_curvature(g, w, theta, gamma / largest if largest > 0 else 1.0)
-    except TypeError:  # an objective for forward mode alone
-        return None
+    beta = largest_curvature(g, w, theta, gamma / largest if largest > 0 else 1.0)
     limit = transition.largest_step(t, theta, beta)
     return None if limit is None else Stability(largest, beta, limit, place)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinybilevel.arrays.backend import Array, Movable
+from tinybilevel.products import Missing, writes
 
 __all__ = ["HyperMap", "Identity", "require_map"]
 
@@ -37,6 +38,10 @@ class HyperMap(Movable):
     def jvp(self, lam: Array, dlam: Array) -> Array:
         """Return (∂θ/∂λ) dλ, (P,)."""
         raise TypeError(f"{type(self).__name__} must define __call__, vjp and jvp")
+
+    def lacking(self, product: str) -> Missing | None:
+        """Return which part of the map does not write `product` out; None if all do."""
+        return None if writes(self, HyperMap, product) else (self, product)
 
 
 class Identity(HyperMap):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tinybilevel.arrays.backend import Array
 from tinybilevel.maps.base import HyperMap, require_map
+from tinybilevel.products import Missing
 
 __all__ = ["Compose"]
 
@@ -29,6 +30,9 @@ class Compose(HyperMap):
         for phi in self.maps:
             lam = phi(lam)
         return lam
+
+    def lacking(self, product: str) -> Missing | None:
+        return next(filter(None, (phi.lacking(product) for phi in self.maps)), None)
 
     def vjp(self, lam: Array, h: Array) -> Array:
         for phi, x in reversed(list(self._inputs(lam))):

@@ -6,6 +6,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array
 from tinybilevel.maps.base import HyperMap
+from tinybilevel.products import Missing, writes
 
 __all__ = ["Elementwise", "Exp", "Sigmoid", "Softplus"]
 
@@ -16,6 +17,12 @@ class Elementwise(HyperMap):
     def derivative(self, lam: Array) -> Array:
         """Return φ'(λ_i), (N,)."""
         raise TypeError(f"{type(self).__name__} must define __call__ and derivative")
+
+    def lacking(self, product: str) -> Missing | None:
+        own = product != "vjp" or type(self).vjp is not Elementwise.vjp
+        if own or writes(self, Elementwise, "derivative"):
+            return super().lacking(product)
+        return self, "derivative"
 
     def vjp(self, lam: Array, h: Array) -> Array:
         return self.derivative(lam) * h

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count, as_float, check_shape
 from tinybilevel.maps.base import HyperMap, Identity, require_map
+from tinybilevel.products import Missing
 
 __all__ = ["Blocks", "Layout"]
 
@@ -107,6 +108,9 @@ class Blocks(HyperMap):
     def __call__(self, lam: Array) -> Array:
         x = self.layout.unpack(lam)
         return self._join([phi(x[name]) for name, phi in self._maps.items()])
+
+    def lacking(self, product: str) -> Missing | None:
+        return next(filter(None, (phi.lacking(product) for phi in self._maps.values())), None)
 
     def vjp(self, lam: Array, h: Array) -> Array:
         x, g = self.layout.unpack(lam), self.layout.unpack(h)

@@ -11,6 +11,7 @@ import numpy as np
 from tinybilevel.arrays.backend import Array, as_float, check_shape, like, moved, to_numpy
 from tinybilevel.engine.dynamics import Cost, Dynamics
 from tinybilevel.problem import BilevelProblem
+from tinybilevel.products import Missing
 
 __all__ = ["Hypergradient", "Method"]
 
@@ -83,8 +84,39 @@ def pull_back(dynamics: Dynamics, w: Array, h: Array, value: float = 0.0) -> Arr
     return grad.copy()
 
 
+def lacks(method: Method, level: str, missing: Missing) -> TypeError:
+    """Return the error of a product that is not written out."""
+    part, product = missing
+    name = type(method).__name__
+    return TypeError(f"{type(part).__name__} has no {product}, which {name} needs of the {level}")
+
+
 class Method:
-    """A frozen, picklable value that is called: ``method(problem, lam)`` → `Hypergradient`."""
+    """A frozen, picklable value that is called: ``method(problem, lam)`` → `Hypergradient`.
+
+    A method names the products that it calls, `needs`; a problem that lacks one is refused before
+    anything runs.
+    """
+
+    #: Products of the transition, and through it of the lower objective, that a call takes.
+    needs: tuple[str, ...] = ("step",)
+
+    def require(self, problem: BilevelProblem) -> None:
+        """Refuse a problem that lacks a product that the method calls.
+
+        Raises
+        ------
+        TypeError
+            If there is one; the error names the method, the product and the class without it.
+        """
+        for level, part, products in (
+            ("transition", problem.transition, self.needs),
+            ("upper level", problem.upper, ("value", "grad")),
+            ("hyper_map", problem.hyper_map, ("vjp",)),
+        ):
+            for product in products:
+                if missing := part.lacking(product):
+                    raise lacks(self, level, missing)
 
     #: Whether the hypergradient has B_0 α_0, the part that comes through w_0 = Ξ_0(λ).
     sees_start = True
@@ -95,14 +127,18 @@ class Method:
         Raises
         ------
         TypeError, ValueError
-            If `lam` is not a finite float32 or float64 vector of the right size.
+            If `lam` is not a finite float32 or float64 vector of the right size, or the problem
+            lacks a product that the method `needs`.
         DivergenceError
             If a state, the value or the hypergradient is not finite.
         """
+        if not isinstance(problem, BilevelProblem):
+            raise TypeError(f"problem must be a BilevelProblem, got {problem!r}")
         return problem.evaluate(self, lam)
 
     def run(self, problem: BilevelProblem, lam: Any = None) -> Hypergradient:
         """Return the same, always step by step: what a problem falls back on."""
+        self.require(problem)
         # Overflow is looked for once, at the end, where it can be explained.
         with np.errstate(over="ignore", invalid="ignore"):
             return self._evaluate(Dynamics(problem, problem.check(lam)))

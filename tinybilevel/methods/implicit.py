@@ -13,7 +13,8 @@ from tinybilevel.engine.dynamics import Dynamics
 from tinybilevel.engine.reverse import backward
 from tinybilevel.engine.storage import Ring
 from tinybilevel.errors import ConvergenceWarning
-from tinybilevel.methods.base import Hypergradient, Method
+from tinybilevel.methods.base import Hypergradient, Method, lacks
+from tinybilevel.problem import BilevelProblem
 
 __all__ = ["ImplicitCG", "Neumann", "Series"]
 
@@ -62,6 +63,11 @@ class Neumann(Series):
     def __post_init__(self) -> None:
         object.__setattr__(self, "K", as_count("K", self.K))
 
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """See `Method`."""
+        return ("step", "vjp") if self.K > 0 else ("step",)
+
     def add(self, dynamics: Dynamics, t: int, w: Array, alpha: Array, h: Array) -> SeriesSum:
         last = max(t - 1, 0)  # the step that led to w_t
         repeated = ((last, w) for _ in range(self.K))
@@ -105,14 +111,21 @@ class ImplicitCG(Series):
         if self.K is None and self.tol == 0:
             raise ValueError("give K, tol > 0 or both: CG would have nothing to stop at")
 
-    def add(self, dynamics: Dynamics, t: int, w: Array, alpha: Array, h: Array) -> SeriesSum:
-        # Not the one bound to the call: CG keeps what a product returns.
-        g, theta = dynamics.problem.transition.objective, dynamics.theta
-        if g is None or not dynamics.transition.stationary_at_minimum:
+    def require(self, problem: BilevelProblem) -> None:
+        super().require(problem)
+        move = problem.transition
+        if move.objective is None or not move.stationary_at_minimum:
             raise TypeError(
                 "ImplicitCG needs a transition that comes to rest at a minimum of its objective; "
-                f"{type(dynamics.transition).__name__} does not"
+                f"{type(move).__name__} does not"
             )
+        if missing := move.objective.lacking("grad_vjp"):
+            raise lacks(self, "lower level", missing)
+
+    def add(self, dynamics: Dynamics, t: int, w: Array, alpha: Array, h: Array) -> SeriesSum:
+        # Not the one bound to the call: CG keeps what a product returns.
+        g: Any = dynamics.problem.transition.objective
+        theta = dynamics.theta
         if on_device(w):
             raise TypeError('ImplicitCG runs SciPy, on the host: take problem.to("numpy")')
         from scipy.sparse.linalg import LinearOperator, cg

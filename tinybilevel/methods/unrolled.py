@@ -42,6 +42,8 @@ class RMD(Method):
 
     storage: Storage = field(default_factory=Ring)
 
+    needs = ("step", "vjp", "initial_vjp")
+
     def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
         w, states = self.storage.run(dynamics, dynamics.T)
         w = w.copy()  # a storage may write over w_T once its iterator runs
@@ -82,6 +84,7 @@ class RMD(Method):
         >>> len(errors), f"{errors[5]:.3f}"
         (101, '10.722')
         """
+        self.require(problem)
         with np.errstate(over="ignore", invalid="ignore"):
             dynamics = Dynamics(problem, problem.check(lam))
             w, states = self.storage.run(dynamics, dynamics.T)
@@ -168,6 +171,16 @@ class KRMD(Method):
         if self.tol is not None and self.tail is not None:
             raise ValueError("give tol or tail, not both: a tail has no certificate")
 
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """See `Method`; K = 0 runs the lower level alone."""
+        return ("step", "vjp") if self.K != 0 else ("step",)
+
+    def require(self, problem: BilevelProblem) -> None:
+        super().require(problem)
+        if self.tail is not None:
+            self.tail.require(problem)
+
     def __repr__(self) -> str:
         # Defaults are left out: this text is how a checkpoint knows the run that it belongs to.
         given = {name: getattr(self, name) for name in ("tol", "tail")}
@@ -231,6 +244,8 @@ class FMD(Method):
     >>> r.grad.round(6)
     array([11.092512, 10.989452])
     """
+
+    needs = ("step", "jvp", "initial_jvp")
 
     def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
         w, Z = forward(dynamics)

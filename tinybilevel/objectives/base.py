@@ -17,6 +17,7 @@ from tinybilevel.arrays.backend import (
     take_block,
 )
 from tinybilevel.arrays.workspace import FRESH, Workspace
+from tinybilevel.products import Missing, writes
 
 __all__ = ["FunctionObjective", "Objective", "OnBlock", "Sum"]
 
@@ -70,6 +71,11 @@ class Objective(Movable):
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         """Return ∇²_ww g · dw + ∇²_wλ g · dλ, (M,)."""
         raise _missing(self, "grad_jvp")
+
+    def lacking(self, product: str) -> Missing | None:
+        """Return which part of the objective does not write `product` out; None if all do."""
+        given = product == "grad_lam"  # left out, it is 0
+        return None if given or writes(self, Objective, product) else (self, product)
 
     def restrict(self, index: Array) -> Objective:
         """Return an unbiased estimate of g from the examples in `index`; itself if g has none."""
@@ -160,6 +166,10 @@ class FunctionObjective(Objective):
             raise _missing(self, name)
         return function(*args)
 
+    def lacking(self, product: str) -> Missing | None:
+        own = product == "grad_lam" or writes(self, FunctionObjective, product)
+        return None if own or self._functions[product] is not None else (self, product)
+
     def value(self, w: Array, lam: Array) -> float:
         return float(check_shape("value", self._call("value", w, lam), ()))
 
@@ -190,6 +200,9 @@ class Sum(Objective):
         if len(sizes) > 1:
             raise ValueError(f"the terms of a sum see different sizes of lam: {sorted(sizes)}")
         self.n_lam = sizes.pop() if sizes else None
+
+    def lacking(self, product: str) -> Missing | None:
+        return next(filter(None, (g.lacking(product) for _, g in self.terms)), None)
 
     def value(self, w: Array, lam: Array) -> float:
         return sum(c * g.value(w, lam) for c, g in self.terms)
@@ -244,6 +257,9 @@ class OnBlock(Objective):
 
     def _part(self, lam: Array) -> Array:
         return take_block(lam, self.block, self.size)
+
+    def lacking(self, product: str) -> Missing | None:
+        return self.objective.lacking(product)
 
     def value(self, w: Array, lam: Array) -> float:
         return self.objective.value(w, self._part(lam))

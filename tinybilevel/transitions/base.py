@@ -19,6 +19,7 @@ from tinybilevel.arrays.backend import (
     take_block,
 )
 from tinybilevel.objectives import Objective
+from tinybilevel.products import Missing, writes
 
 __all__ = ["FunctionTransition", "Initial", "Transition"]
 
@@ -109,6 +110,11 @@ class Transition(Movable):
     def fixed_start(self) -> Array | None:
         """Return w_0 where it is an array; None where it comes from λ."""
         return self._initial.fixed
+
+    def lacking(self, product: str) -> Missing | None:
+        """Return which part of the transition does not write `product` out; None if all do."""
+        given = product.startswith("initial")  # comes with the start itself
+        return None if given or writes(self, Transition, product) else (self, product)
 
     def largest_step(self, t: int, lam: Array, beta: float) -> float | None:
         """Return the step size above which step t grows on curvature β; None if unknown."""
@@ -220,6 +226,10 @@ class FunctionTransition(Transition):
             if not callable(function) and (needed or function is not None):
                 raise TypeError(f"{name} must be a function, got {function!r}")
         self._step, self._vjp, self._jvp = step, vjp, jvp
+
+    def lacking(self, product: str) -> Missing | None:
+        given = product != "jvp" or self._jvp is not None
+        return None if given or writes(self, FunctionTransition, product) else (self, product)
 
     def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
         result = check_shape("step", self._step(t, w, lam), w.shape)

@@ -11,10 +11,15 @@ import numpy as np
 from tinybilevel.arrays.backend import Array, as_count, moved, on_device, to_numpy
 from tinybilevel.arrays.workspace import FRESH, Workspace
 from tinybilevel.objectives import Objective
+from tinybilevel.products import Missing
 from tinybilevel.transitions.base import Transition
 from tinybilevel.transitions.coefficient import as_coefficient
 
 __all__ = ["GradientDescent", "GradientTransition"]
+
+
+#: What each product of a transition takes of the objective.
+_OF_OBJECTIVE = {"step": "grad", "vjp": "grad_vjp", "jvp": "grad_jvp"}
 
 
 class GradientTransition(Transition):
@@ -69,6 +74,14 @@ class GradientTransition(Transition):
         if any(on_device(batch) for batch in self.batches):
             other.batches = [moved(batch, "cupy") for batch in other.batches]
         return other
+
+    def lacking(self, product: str) -> Missing | None:
+        own = next(kind for kind in type(self).__mro__ if product in vars(kind))
+        missing = super().lacking(product)
+        # What a product of the user's own takes of the objective is not known.
+        if missing or product not in _OF_OBJECTIVE or not own.__module__.startswith("tinybilevel."):
+            return missing
+        return self.objective.lacking(_OF_OBJECTIVE[product])
 
     def bound(self) -> Self:
         other = copy.copy(self)
