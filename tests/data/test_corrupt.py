@@ -67,20 +67,34 @@ def test_256_classes_fit_a_byte():
     assert (y_noisy != y).all()
 
 
+def test_floats_that_are_whole_numbers_stay_floats():
+    y = np.arange(30.0) % 3
+    y_noisy, corrupted = corrupt_labels(y, 0.5, seed=0)
+    assert y_noisy.dtype == y.dtype
+    np.testing.assert_array_equal(y_noisy, corrupt_labels(y.astype(int), 0.5, seed=0)[0])
+    np.testing.assert_array_equal(y_noisy != y, corrupted)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (dict(noise=-0.1), ValueError, r"noise must lie in \[0, 1\], got -0.1"),
-        (dict(noise=1.1), ValueError, "noise must lie"),
-        (dict(noise=float("nan")), ValueError, "noise must lie in .*, got nan"),
+        (dict(noise=-0.1), ValueError, r"noise must be a share, in \[0, 1\], got -0.1"),
+        (dict(noise=1.1), ValueError, "noise must be a share"),
+        (dict(noise=float("nan")), ValueError, "noise must be a share.* got nan"),
         (dict(y=[[0, 1]]), ValueError, r"y must be 1-D, got shape \(1, 2\)"),
-        (dict(y=[0.0, 1.0]), TypeError, "y must hold integers, got float64"),
-        (dict(y=[True, False]), TypeError, "y must hold integers, got bool"),
-        (dict(y=[0, -1]), ValueError, r"labels must lie in 0 … 2, got -1 … 0"),
-        (dict(y=[0, 3]), ValueError, r"labels must lie in 0 … 2, got 0 … 3"),
+        (dict(noise="half"), TypeError, "noise must be a number, got 'half'"),
+        (dict(noise=None), TypeError, "noise must be a number, got None"),
+        (dict(y=[0.0, 1.5]), ValueError, r"y must be whole numbers 0 … C−1, got 1\.5"),
+        (dict(y=[0.0, float("nan")]), ValueError, "y must be whole numbers .* got nan"),
+        (dict(y=[True, False]), TypeError, r"whole numbers .*, got bool; .*np\.unique\(labels"),
+        (dict(y=["cat", "dog"]), TypeError, r"whole numbers .*, got <U3; .*np\.unique\(labels"),
+        (dict(y=[0, -1]), ValueError, r"y must lie in 0 … 2, got -1 … 0"),
+        (dict(y=[0, 3]), ValueError, r"y must lie in 0 … 2, got 0 … 3"),
+        (dict(y=[1, 2, 3], n_classes=None), ValueError, "class 0 never occurs in y"),
+        (dict(y=[0, 1, 250], n_classes=None), ValueError, "largest is 250.*n_classes=251 if"),
         (dict(n_classes=1), ValueError, "n_classes must be at least 2, got 1"),
         (dict(n_classes=3.0), TypeError, "n_classes must be an integer, got 3.0"),
-        (dict(y=[0, 0], n_classes=None), ValueError, "n_classes must be at least 2, got 1"),
+        (dict(y=[0, 0], n_classes=None), ValueError, "y holds class 0 alone: n_classes must say"),
         (dict(y=np.zeros(0, int), n_classes=None), ValueError, "y is empty"),
         (dict(y=np.zeros(2, np.int8), n_classes=200), ValueError, "up to 199 do not fit int8"),
         (dict(seed=None), TypeError, "seed, if not a numpy.random.Generator, must be an integer"),

@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 
 import numpy as np
 import pooch
@@ -229,7 +230,7 @@ def test_importing_is_light():
         (
             "t10k-labels-idx1-ubyte.gz",
             np.arange(12),
-            "y_test runs from 0 to 11, expected .* 0 to 9",
+            "mnist: y_test must lie in 0 … 9, got 0 … 11",
         ),
     ],
 )
@@ -255,6 +256,7 @@ def dataset(n=40, pixel_max=255):
     )
 
 
+@pytest.mark.filterwarnings("ignore:none of the")
 @given(n_train=st.integers(0, 20), n_val=st.integers(0, 20), seed=st.integers(0, 1000))
 def test_split_draws_disjoint_rows(n_train, n_val, seed):
     data = dataset()
@@ -309,7 +311,7 @@ def test_split_gives_copies():
     ("change", "error", "message"),
     [
         (dict(n_train=30, n_val=11), ValueError, r"at most the 40 .* of made up, got 30 \+ 11"),
-        (dict(n_train=41), ValueError, r"at most the 40"),
+        (dict(n_train=41), ValueError, r"at most the 40 .*, got 41 \+ 20, n_val by default"),
         (dict(n_train=-1), ValueError, "n_train must be at least 0, got -1"),
         (dict(n_val=-5), ValueError, "n_val must be at least 0, got -5"),
         (dict(n_train=0.5), TypeError, "n_train must be an integer, got 0.5"),
@@ -322,6 +324,76 @@ def test_split_gives_copies():
 def test_split_refuses(change, error, message):
     with pytest.raises(error, match=message):
         dataset().split(**change)
+
+
+def test_a_class_that_a_part_lacks_is_named():
+    data = dataset()
+    with pytest.warns(
+        UserWarning, match=r"none of the 1 training examples is of class \d, \d: draw"
+    ):
+        data.split(1, 30)
+    with pytest.warns(UserWarning, match=r"none of the 2 validation examples is of class"):
+        data.split(30, 2)
+    data.split(30, 0)  # none were asked for
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            dict(pixel_max=16),
+            "made up: X_train goes up to 255, .* at most the pixel_max = 16",
+        ),
+        (dict(y_train=np.full(40, "a")), "made up: y_train must be whole numbers .* got <U1"),
+        (dict(y_train=np.full(40, 0.5)), r"made up: y_train must be whole numbers .* got 0\.5"),
+        (dict(y_test=np.arange(5) + 1), "made up: y_test must lie in 0 … 2, got 1 … 5"),
+        (dict(class_names=("a", "b")), "made up: y_train must lie in 0 … 1, got 0 … 2"),
+    ],
+)
+def test_a_data_set_that_does_not_fit_together(change, message):
+    with pytest.raises(DataError, match=message):
+        dataclasses.replace(dataset(), **change)
+
+
+def test_class_numbers_may_be_floats_or_a_list():
+    data = dataclasses.replace(dataset(), y_train=dataset().y_train.astype(float), y_test=[0] * 5)
+    assert data.y_train.dtype == data.y_test.dtype == np.int64
+    np.testing.assert_array_equal(data.y_train, dataset().y_train)
+
+
+def test_sets_print_as_a_line_and_show_as_a_table():
+    data = dataset()
+    assert repr(data) == (
+        "Dataset('made up', train (40, 6) uint8 of 3 classes, test (5, 6) uint8 of 3 classes)"
+    )
+    split = data.split(20, 10)
+    assert repr(split) == (
+        "Split(train (20, 6) float32 of 3 classes, val (10, 6) float32 of 3 classes, "
+        "test (5, 6) float32 of 3 classes)"
+    )
+    assert str(split) == repr(split)
+    table = ET.fromstring(dataclasses.replace(data, name="a < b")._repr_html_())
+    assert table.find("caption").text == "Dataset 'a < b'"
+    assert [[cell.text for cell in row] for row in table.iter("tr")][1:] == [
+        ["train", "40", "6", "uint8", "3"],
+        ["test", "5", "6", "uint8", "3"],
+    ]
+    assert split._repr_html_().count("<tr>") == 4
+
+
+def test_the_folder_itself_in_place_of_the_one_above_is_noticed(files, tmp_path, monkeypatch):
+    put(files, tmp_path / "mnist")
+    with pytest.raises(DataError, match="lacks a file") as caught:
+        mnist(tmp_path / "mnist")
+    assert f"({tmp_path / 'mnist'} has it: give {tmp_path})" in str(caught.value)
+
+
+def test_a_tilde_is_the_home_folder(files, tmp_path, monkeypatch):
+    put(files, tmp_path / "data" / "mnist")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert_small(mnist("~/data"))
+    monkeypatch.setenv("TINYBILEVEL_DATA", "~/data")
+    assert_small(mnist())
 
 
 def test_digits_keep_every_image_once():

@@ -96,15 +96,19 @@ def locate(source: Source, file: str, data_dir: str | os.PathLike[str] | None) -
         If there is no copy at hand and pooch is not installed.
     """
     if data_dir is not None:
-        path = Path(data_dir, source.folder, file)
+        root = Path(data_dir).expanduser()
+        path = root / source.folder / file
         if not path.is_file():
-            raise DataError(f"data_dir lacks a file: expected {path}; {_remedy(source)}")
+            # The folder itself, given in place of the one that holds it, is an easy slip.
+            near = f" ({root} has it: give {root.parent})" if (root / file).is_file() else ""
+            raise DataError(f"data_dir lacks a file: expected {path}{near}; {_remedy(source)}")
         return path
-    if root := os.environ.get(_VARIABLE):
+    if variable := os.environ.get(_VARIABLE):
+        root = Path(variable).expanduser()
         # A mistyped path must not turn into a download; a directory may hold one set of the two.
-        if not Path(root).is_dir():
-            raise DataError(f"{_VARIABLE} is {root!r}, expected a directory that exists")
-        path = Path(root, source.folder, file)
+        if not root.is_dir():
+            raise DataError(f"{_VARIABLE} is {variable!r}, expected a directory that exists")
+        path = root / source.folder / file
         if path.is_file():
             return path
     return _fetch(source, file)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinybilevel.arrays.backend import as_count
+from tinybilevel.arrays.backend import as_count, as_labels, class_count
 from tinybilevel.data._seed import as_generator
 
 __all__ = ["corrupt_labels"]
@@ -26,12 +26,13 @@ def corrupt_labels(
 
     Parameters
     ----------
-    y : array_like (n,) of int
-        True labels in 0 … C − 1.
+    y : array_like (n,)
+        True labels: the whole numbers 0 … C − 1, as integers or as floats.
     noise : float
         Share of labels to corrupt, in [0, 1].
     n_classes : int, optional
-        C, at least 2; by default the largest label plus one.
+        C, at least 2; by default the largest label plus one, where no doubt is left: class 0 must
+        occur, and the largest label not be far beyond the number of those that do.
     seed : int or numpy.random.Generator
         Where the randomness comes from.
 
@@ -45,10 +46,11 @@ def corrupt_labels(
     Raises
     ------
     TypeError
-        If `y` or `n_classes` is not of integers, or `seed` is neither an int nor a generator.
+        If `y` or `n_classes` is not of numbers, `noise` is no number, or `seed` is neither an int
+        nor a generator.
     ValueError
-        If `y` is not 1-D, a label lies outside 0 … C − 1, C is less than 2 or its labels do not
-        fit the dtype of `y`, or `noise` lies outside [0, 1].
+        If `y` is not 1-D, a label is no whole number or lies outside 0 … C − 1, C is less than 2,
+        in doubt, or beyond the dtype of `y`, or `noise` lies outside [0, 1].
 
     Examples
     --------
@@ -63,24 +65,28 @@ def corrupt_labels(
     y = np.asarray(y)
     if y.ndim != 1:
         raise ValueError(f"y must be 1-D, got shape {y.shape}")
-    if y.dtype.kind not in "iu":
-        raise TypeError(f"y must hold integers, got {y.dtype}")
-    if not 0 <= noise <= 1:
-        raise ValueError(f"noise must lie in [0, 1], got {noise}")
+    if n_classes is not None:
+        n_classes = as_count("n_classes", n_classes, minimum=2)
+    labels = as_labels("y", y, len(y), n_classes)
+    try:
+        share = float(noise)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"noise must be a number, got {noise!r}") from error
+    if not 0 <= share <= 1:
+        raise ValueError(f"noise must be a share, in [0, 1], got {noise}")
     if n_classes is None:
         if not y.size:
             raise ValueError("y is empty, so n_classes must be given")
-        n_classes = int(y.max()) + 1
-    n_classes = as_count("n_classes", n_classes, minimum=2)
-    if y.size and not (y.min() >= 0 and y.max() < n_classes):
-        raise ValueError(f"labels must lie in 0 … {n_classes - 1}, got {y.min()} … {y.max()}")
-    if n_classes - 1 > np.iinfo(y.dtype).max:
+        n_classes = class_count("y", labels)
+        if n_classes == 1:
+            raise ValueError("y holds class 0 alone: n_classes must say which others there are")
+    if y.dtype.kind != "f" and n_classes - 1 > np.iinfo(y.dtype).max:
         raise ValueError(f"labels up to {n_classes - 1} do not fit {y.dtype}")
     rng = as_generator(seed)
-    index = rng.choice(len(y), size=round(float(noise) * len(y)), replace=False)
+    index = rng.choice(len(y), size=round(share * len(y)), replace=False)
     # An offset in int64 also keeps narrow types from overflowing before the modulo.
     offset = rng.integers(1, n_classes, size=len(index))
     y_noisy, corrupted = y.copy(), np.zeros(len(y), dtype=bool)
-    y_noisy[index] = (y[index] + offset) % n_classes
+    y_noisy[index] = (labels[index] + offset) % n_classes
     corrupted[index] = True
     return y_noisy, corrupted
