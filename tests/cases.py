@@ -59,6 +59,15 @@ def cosine():
     )
 
 
+def cosine_of_rows(index=(0, 1, 2)):
+    """Return Σ_i over examples of i·cosine/3, which has minibatches."""
+    factor = float(np.mean(index))
+    g = factor * cosine()
+    return tb.Objective.from_functions(
+        g.value, g.grad, g.grad_vjp, g.grad_jvp, g.grad_lam, restrict=cosine_of_rows
+    )
+
+
 def total_sine(w, lam):
     return float(np.sin(w).sum())
 
@@ -135,6 +144,8 @@ def objectives(dtype=np.float64):
         "softmax-unseen-classes": (tb.SoftmaxRegression(G[:3, :2], [0, 1, 0], 4), 8, 3),
         "l2-number": (ridge, 6, 2),
         "l2-groups": (tb.L2Penalty(np.array([0.5, 2], dtype), groups=[0, 1, 1]), 3, 2),
+        "l2-free": (tb.L2Penalty(0.3, groups=[0, -1, 0]), 3, 2),
+        "l2-free-learned": (tb.L2Penalty(groups=[1, -1, 0, 1]), 4, 2),
         "l2-learned": (tb.L2Penalty(), 6, 1),
         "l2-learned-per-feature": (per_feature, 6, 2),
         "l2-learned-per-group": (tb.L2Penalty(groups=[2, 0, 0, 2]), 4, 3),
@@ -143,7 +154,10 @@ def objectives(dtype=np.float64):
         "sum-batch": ((loss + 0.5 * ridge).restrict([1, 1]), 6, 5),
         "blocks": (loss.on(slice(1, 6)) + 0.1 * per_feature.on(slice(-2, None)), 6, 8),
         "blocks-batch": ((loss.on(slice(1, 6)) + ridge.on(slice(0, 1))).restrict([2, 0]), 6, 6),
+        "difference": ((loss - ridge) / 2, 6, 5),
+        "negative": (-loss, 6, 5),
         "functions": (cosine(), 3, 3),
+        "functions-batch": (-cosine_of_rows().restrict([1, 1, 0]), 3, 3),
     }  # fmt: skip
     return {
         name: Case(g, normal(6, M, dtype=dtype), normal(7, N, dtype=dtype))

@@ -50,6 +50,7 @@ def lower(kind, dtype):
         "softmax": (softmax(dtype), N),
         "softmax, unweighted": (softmax(dtype, weighted=False), M),
         "ridge": (softmax(dtype, scale=0.7) + 0.3 * tb.L2Penalty(0.2), N),
+        "free bias": (softmax(dtype) + 0.5 * tb.L2Penalty(0.3, groups=[0, 0, -1] * 2), N),
         "grouped": (
             softmax(dtype) + tb.L2Penalty(np.array([0.1, 0.4], dtype), groups=[0, 1, 0, 1, 1, 1]),
             N,
@@ -84,6 +85,7 @@ KINDS = (
     "softmax",
     "softmax, unweighted",
     "ridge",
+    "free bias",
     "grouped",
     "learned",
     "three",

@@ -71,3 +71,25 @@ def test_a_registry_knows_nothing_of_subclasses():
 
     assert size([1, 2], 3) == 6
     assert size(Own(), 3) is None
+
+
+@pytest.mark.parametrize("strength", [0.5, [0.5]])
+def test_what_has_no_penalty_has_none_in_compiled_code(strength):
+    free = tb.L2Penalty(strength, groups=[0, -1])
+    for plain in (
+        replace(tb.problems.toy(T=5), upper=free),
+        tb.BilevelProblem(
+            tb.GradientDescent(tb.Quadratic([1.0, 0.5]) + free, 0.1, [2.0, 2.0]), free, T=5
+        ),
+    ):
+        r, fast = (tb.RMD()(p, np.array([1.0, 1.5])) for p in (plain, tb.compile(plain)))
+        assert fast.value == pytest.approx(r.value, rel=1e-14)
+        np.testing.assert_allclose(fast.grad, r.grad, rtol=1e-13)
+
+
+def test_learned_strengths_beside_entries_without_one_are_not_compiled():
+    learned = tb.L2Penalty(groups=[0, -1]).on(slice(0, 1)) + tb.Quadratic([1.0, 1.0])
+    f = tb.Quadratic([1.0, 1.0])
+    plain = tb.BilevelProblem(tb.GradientDescent(learned, 0.1, [1.0, 1.0]), f, T=3)
+    with pytest.raises(TypeError, match="no compiled form of the lower level"):
+        tb.compile(plain)

@@ -108,10 +108,126 @@ def test_only_objectives_add(other):
         tb.L2Penalty(0.1) + other
 
 
-@pytest.mark.parametrize("factor", ["a", None, 1j, np.ones(2)])
+@pytest.mark.parametrize("factor", ["a", "2", None, 1j, np.ones(2), [2.0], tb.L2Penalty(0.1)])
 def test_only_numbers_scale(factor):
-    with pytest.raises((TypeError, ValueError)):
-        factor * tb.L2Penalty(0.1)
+    g = tb.L2Penalty(0.1)
+    for call in (lambda: factor * g, lambda: g * factor, lambda: g / factor):
+        with pytest.raises(TypeError):
+            call()
+
+
+@pytest.mark.parametrize("factor", [np.nan, np.inf, -np.inf])
+def test_only_finite_numbers_scale(factor):
+    for call in (lambda g: factor * g, lambda g: g / factor):
+        with pytest.raises(ValueError, match=r"scales by a finite number, got -?(nan|inf)"):
+            call(tb.L2Penalty(0.1))
+
+
+def test_division_by_zero_is_an_error():
+    with pytest.raises(ZeroDivisionError):
+        tb.L2Penalty(0.1) / 0
+
+
+def coefficients(g):
+    return [c for c, _ in g.terms]
+
+
+def test_objectives_scale_from_both_sides_and_by_division():
+    g = tb.L2Penalty(0.1)
+    for half in (0.5 * g, g * 0.5, g / 2, np.float32(0.5) * g, g * np.array(0.5), 1 * g / 2):
+        assert half.value(np.ones(1), LAM) == 0.05
+    assert coefficients((3 * g + g) / 2) == [1.5, 0.5]
+    with pytest.raises(TypeError):
+        2 / g
+
+
+def test_objectives_subtract_and_change_sign():
+    g, h = tb.L2Penalty(1.0), tb.L2Penalty(0.25)
+    assert (g - h).value(np.ones(2), LAM) == 1.5
+    assert (-g).value(np.ones(2), LAM) == -2
+    assert coefficients(g - (h - 2 * g)) == [1, -1, 2]
+    for other in (1, None, np.ones(2)):
+        with pytest.raises(TypeError):
+            g - other
+        with pytest.raises(TypeError):
+            other - g
+
+
+def test_objectives_sum():
+    g, h = tb.L2Penalty(1.0), tb.L2Penalty(0.25)
+    assert sum([g, h, h]).value(np.ones(1), LAM) == 1.5
+    assert sum([g]) is g
+    for other in (1, 0.5, None):
+        with pytest.raises(TypeError):
+            other + g
+
+
+@pytest.mark.parametrize("name", [*CALLS, "restrict"])
+def test_a_function_that_writes_into_its_argument_is_named(name):
+    def writes(w, *rest):
+        w[-1] = 0
+
+    calls = {**CALLS, "restrict": lambda g: g.restrict(np.arange(2))}
+    before = W.copy(), V.copy(), LAM.copy()
+    with pytest.raises(ValueError, match=f"^{name} wrote into an array that it may only read"):
+        calls[name](broken(**{name: writes}))
+    for x, kept in zip((W, V, LAM), before, strict=True):
+        np.testing.assert_array_equal(x, kept)
+
+
+def test_an_error_of_a_function_s_own_comes_out_as_it_is():
+    def fails(w, lam):
+        raise ValueError("as it should")
+
+    with pytest.raises(ValueError, match=r"^as it should$"):
+        broken(grad=fails).grad(W, LAM)
+
+
+def test_a_function_may_return_its_argument_or_one_array_again_and_again():
+    buffers = {name: np.zeros(2) for name in ("grad", "hessian", "mixed")}
+
+    def into(name, value):
+        buffers[name][...] = value
+        return buffers[name]
+
+    reused = tb.Objective.from_functions(
+        value=lambda w, lam: 0.5 * (w - lam) @ (w - lam),
+        grad=lambda w, lam: into("grad", w - lam),
+        grad_vjp=lambda w, lam, v: (v, into("mixed", -v)),
+        grad_lam=lambda w, lam: into("grad", lam - w),
+    )
+    fresh = tb.Quadratic(np.ones(2))
+    lam = np.array([0.3, -0.2])
+    for make in (tb.GradientDescent, tb.HeavyBall, tb.AdamTransition):
+        r, right = (
+            tb.RMD()(tb.BilevelProblem(make(g + 0.5 * g.on(slice(2)), 0.1, V), g, T=4), lam)
+            for g in (reused, fresh)
+        )
+        np.testing.assert_array_equal(r.w, right.w)
+        np.testing.assert_array_equal(r.grad, right.grad)
+        assert not any(np.shares_memory(r.grad, x) for x in buffers.values())
+
+
+def test_examples_are_known_to_whoever_has_them():
+    loss, ridge, functions = cases.softmax(), tb.L2Penalty(0.1), cases.cosine()
+    for g in (loss, loss + ridge, ridge - 2 * loss, loss.on(slice(1, 6)), cases.cosine_of_rows()):
+        assert g.restrictable
+    for g in (ridge, functions, 2 * ridge + ridge, ridge.on(slice(1)), functions + ridge):
+        assert not g.restrictable
+        with pytest.raises(TypeError, match=r"has no restrict"):
+            g.restrict([0])
+
+
+def test_a_term_without_examples_stays_whole():
+    ridge, w, lam = tb.L2Penalty(0.1), np.ones(6), np.ones(5)
+    loss = cases.softmax()
+    found = (loss + ridge).restrict([1, 2]).value(w, lam)
+    assert found == loss.restrict([1, 2]).value(w, lam) + ridge.value(w, lam)
+
+
+def test_restrict_must_return_an_objective():
+    with pytest.raises(TypeError, match="restrict must return an Objective, got 3"):
+        broken(restrict=lambda index: 3).restrict([0])
 
 
 @pytest.mark.parametrize(

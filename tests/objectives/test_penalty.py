@@ -8,10 +8,13 @@ import tinybilevel as tb
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)
-@given(groups=st.lists(st.integers(0, 4), min_size=1, max_size=8), learned=st.booleans())
+@given(
+    groups=st.lists(st.integers(-1, 4), min_size=1, max_size=8).filter(lambda k: max(k) >= 0),
+    learned=st.booleans(),
+)
 def test_against_dense_formulas(groups, learned):
     M, G = len(groups), max(groups) + 1
-    onehot = np.eye(G)[groups]  # (M, G)
+    onehot = np.eye(G + 1)[groups][:, :G]  # (M, G); a row of zeros for group −1
     w, v, rho = cases.normal(1, M), cases.normal(2, M), np.abs(cases.normal(3, G))
     g = tb.L2Penalty(None if learned else rho, groups=groups)
     lam = rho if learned else cases.normal(4, 2)
@@ -35,6 +38,28 @@ def test_a_number_does_not_decide_the_precision():
     for strength, groups in (([0.5], None), ([0.5], [0, 0])):
         assert tb.L2Penalty(strength, groups).grad(w, lam).dtype == np.float64
         assert tb.L2Penalty(strength, groups).dtype == np.float64
+
+
+@pytest.mark.parametrize("strength", [0.5, [0.5], None])
+def test_an_entry_in_group_minus_one_has_no_penalty(strength):
+    g, lam = tb.L2Penalty(strength, groups=[0, -1, 0]), np.array([0.5])
+    w = np.array([1.0, 100.0, -2.0])
+    assert g.value(w, lam) == 2.5
+    np.testing.assert_array_equal(g.grad(w, lam), [1, 0, -2])
+    hessian, mixed = g.grad_vjp(w, lam, np.ones(3))
+    np.testing.assert_array_equal(hessian, [1, 0, 1])
+    np.testing.assert_array_equal(mixed, [-2.0] if strength is None else [0.0])
+
+
+def test_groups_that_are_changed_later_change_nothing():
+    groups, strength = np.array([0, 1]), np.array([1.0, 2.0])
+    g = tb.L2Penalty(strength, groups)
+    groups[:], strength[:] = 0, 7
+    np.testing.assert_array_equal(g.grad(np.ones(2), np.ones(2)), [2, 4])
+
+
+def test_fixed_groups_need_not_be_close():
+    assert tb.L2Penalty(np.ones(30), groups=[0, 29]).grad(np.ones(2), np.ones(1)).sum() == 4
 
 
 def test_an_integer_is_a_number():
@@ -63,7 +88,9 @@ def test_groups_of_any_integer_type(dtype):
         ((None, []), ValueError, "groups must be a vector of integers"),
         ((None, [[0]]), ValueError, "groups must be a vector of integers"),
         ((None, [True, False]), ValueError, "groups must be a vector of integers"),
-        ((None, [-1, 0]), ValueError, "groups must be at least 0, got -1"),
+        ((None, [-2, 0]), ValueError, "groups must be at least 0, or −1 for no penalty, got -2"),
+        ((0.1, [-1, -1]), ValueError, "groups must hold at least one group, got −1 alone"),
+        ((None, [0, 1, 250_000]), ValueError, "only 3 different groups, .* largest is 250000"),
     ],
 )
 def test_refused(arguments, error, message):

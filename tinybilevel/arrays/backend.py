@@ -24,6 +24,7 @@ __all__ = [
     "as_float",
     "as_labels",
     "block_size",
+    "call_user",
     "check_pair",
     "check_shape",
     "class_count",
@@ -32,6 +33,7 @@ __all__ = [
     "like",
     "moved",
     "on_device",
+    "owned",
     "promote",
     "take",
     "take_block",
@@ -153,6 +155,47 @@ def _is_fixed(x: Any) -> bool:
             return False
         x = x.base
     return True
+
+
+def call_user(name: str, function: Any, *args: Any) -> Any:
+    """Call a user's function with arrays that it can only read.
+
+    They are read-only views, or copies on a device, where nothing is read-only.
+
+    Raises
+    ------
+    ValueError
+        If it writes into one of them; `name` says which function it was.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinybilevel.arrays.backend import call_user
+    >>> call_user("grad", lambda w: 2 * w, np.ones(2))
+    array([2., 2.])
+    """
+    try:
+        return function(*map(_only_to_read, args))
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} wrote into an array that it may only read, such as its arguments: write into "
+            f"a copy (w = w.copy()), or make a new array"
+        ) from error
+
+
+def _only_to_read(x: Any) -> Any:
+    if not isinstance(x, np.ndarray):
+        return x.copy() if on_device(x) else x
+    x = x.view()
+    x.flags.writeable = False
+    return x
+
+
+def owned(x: Array) -> Array:
+    """Return what a user's function returned, as an array that nobody else may write to."""
+    return x.copy()
 
 
 def as_labels(name: str, y: Any, n: int, n_classes: int | None = None) -> Array:
@@ -306,13 +349,13 @@ def take(a: Array, indices: Array, out: Array) -> Array:
 
 
 def group_sums(groups: Array, x: Array, count: int) -> Array:
-    """Return the sums of the entries of x in each group, (count,), in float64."""
+    """Return the sums of the entries of x in each group, (count,), in float64; −1 is no group."""
     if not on_device(x):
-        return np.bincount(groups, weights=x, minlength=count)
+        return np.bincount(groups + 1, weights=x, minlength=count + 1)[1:]
     # CuPy's bincount has the host wait, to look at the groups.
-    sums = np.zeros_like(x, shape=count, dtype=np.float64)
+    sums = np.zeros_like(x, shape=count + 1, dtype=np.float64)
     np.add.at(sums, groups, x)
-    return sums
+    return sums[:count]
 
 
 def like(model: Any, x: Any) -> Any:

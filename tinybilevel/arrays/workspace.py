@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
 
-from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.backend import Array, Movable
 
-__all__ = ["FRESH", "Workspace"]
+__all__ = ["FRESH", "Workspace", "bound"]
 
 
 class Workspace:
@@ -43,6 +46,23 @@ class Workspace:
         if self._keep:
             self._arrays[name] = array
         return array
+
+
+def bound(x: Any) -> Any:
+    """Return `x` for one call of a method: what keeps working memory in it gets its own.
+
+    Such a thing has a method ``bound()``; it is looked for in tuples, lists and in what a `Movable`
+    holds. What a product of it returns holds until that product is taken again.
+    """
+    if hasattr(x, "bound"):
+        return x.bound()
+    if type(x) in (tuple, list):
+        return type(x)(bound(part) for part in x)
+    if not isinstance(x, Movable):
+        return x
+    other = copy.copy(x)
+    other.__dict__.update({name: bound(part) for name, part in vars(x).items()})
+    return other
 
 
 #: Outside of a call there is nothing to share: every array is a new one.

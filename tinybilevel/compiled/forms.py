@@ -35,10 +35,16 @@ def _(g: Quadratic) -> Form:
 
 
 @dense_form.of(L2Penalty)
-def _(g: L2Penalty) -> Form:
+def _(g: L2Penalty) -> Form | None:
+    learned = g.strength is None
     fixed = np.zeros(1) if g.strength is None else np.atleast_1d(g.strength)
-    groups = np.empty(0, int) if g.groups is None else g.groups
-    return "l2", fixed, groups, g.strength is None
+    if g.groups is None:
+        return "l2", fixed, np.empty(0, int), learned
+    if g.groups.min() >= 0:
+        return "l2", fixed, g.groups, learned
+    # What has no penalty is one more group, of strength 0; learned ones leave no room for it.
+    free = np.where(g.groups < 0, fixed.size, g.groups)
+    return None if learned else ("l2", np.append(fixed, fixed.dtype.type(0)), free, learned)
 
 
 @dense_form.of(SoftmaxRegression)
@@ -80,7 +86,10 @@ def _(f: Coupled, M: int) -> Form:
 def _(f: L2Penalty, M: int) -> Form | None:
     if not isinstance(f.strength, float):
         return None
-    return _squares(np.full(M, 2 * f.strength), np.zeros(M))
+    twice = np.full(M, 2 * f.strength)
+    if f.groups is not None:
+        twice[f.groups < 0] = 0
+    return _squares(twice, np.zeros(M))
 
 
 @upper_form.of(Quadratic)

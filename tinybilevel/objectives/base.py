@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable
+from functools import reduce
+from numbers import Real
+from operator import add
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +15,12 @@ from tinybilevel.arrays.backend import (
     Array,
     Movable,
     block_size,
+    call_user,
     check_pair,
     check_shape,
+    owned,
     take_block,
 )
-from tinybilevel.arrays.workspace import FRESH, Workspace
 from tinybilevel.products import Missing, writes
 
 __all__ = ["FunctionObjective", "Objective", "OnBlock", "Sum"]
@@ -40,7 +44,8 @@ class Objective(Movable):
     ``grad_jvp(w, lam, dw, dlam)``    (M,)          ∇²_ww g · dw + ∇²_wλ g · dλ
     ================================  ============  ========================================
 
-    Objectives add and scale: ``loss + 0.1 * penalty``. ``g.on(block)`` lets g see one block of λ.
+    Objectives add and scale: ``loss + 0.1 * penalty``, ``(g - h) / 2``, ``sum([g, h])``.
+    ``g.on(block)`` lets g see one block of λ.
     """
 
     #: dtype of the data the objective holds; None where it holds none.
@@ -49,8 +54,6 @@ class Objective(Movable):
     n_lam: int | None = None
     #: NumPy leaves ``np.float64(2) * g`` to `__rmul__`.
     __array_ufunc__ = None
-    #: Where a product puts what it makes: new arrays, unless the objective is bound to a call.
-    _work = FRESH
 
     def value(self, w: Array, lam: Array) -> float:
         """Return g(w, λ)."""
@@ -78,21 +81,13 @@ class Objective(Movable):
         return None if given or writes(self, Objective, product) else (self, product)
 
     def restrict(self, index: Array) -> Objective:
-        """Return an unbiased estimate of g from the examples in `index`; itself if g has none."""
-        return self
+        """Return an unbiased estimate of g from the examples in `index`, where g is over some."""
+        raise TypeError(f"{type(self).__name__} has no restrict, so that it knows of no minibatch")
 
-    def bound(self) -> Objective:
-        """Return the objective for one call of a method, with working memory of its own.
-
-        What a product of it returns holds until that product is taken again. An objective that
-        allocates its results, such as one of your own, returns itself.
-        """
-        return self
-
-    def _with_workspace(self) -> Self:
-        other = copy.copy(self)
-        other._work = Workspace()
-        return other
+    @property
+    def restrictable(self) -> bool:
+        """Whether g is over examples, of which `restrict` takes some."""
+        return type(self).restrict is not Objective.restrict
 
     def on(self, block: slice) -> Objective:
         """Return g as a function of the whole λ, of which it sees only ``lam[block]``."""
@@ -103,8 +98,25 @@ class Objective(Movable):
             Sum(*_terms(self), *_terms(other)) if isinstance(other, Objective) else NotImplemented
         )
 
+    def __radd__(self, other: int) -> Objective:
+        # What ``sum([g, h])`` starts with.
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def __sub__(self, other: Objective) -> Objective:
+        return self + -other if isinstance(other, Objective) else NotImplemented
+
+    def __neg__(self) -> Objective:
+        return -1.0 * self
+
     def __rmul__(self, factor: float) -> Objective:
-        return Sum(*((float(factor) * c, g) for c, g in _terms(self)))
+        factor = _number(factor)
+        return Sum(*((factor * c, g) for c, g in _terms(self)))
+
+    __mul__ = __rmul__
+
+    def __truediv__(self, divisor: float) -> Objective:
+        divisor = _number(divisor)
+        return Sum(*((c / divisor, g) for c, g in _terms(self)))
 
     @staticmethod
     def from_functions(
@@ -113,8 +125,12 @@ class Objective(Movable):
         grad_vjp: Callable[[Array, Array, Array], tuple[Array, Array]] | None = None,
         grad_jvp: Callable[[Array, Array, Array, Array], Array] | None = None,
         grad_lam: Callable[[Array, Array], Array] | None = None,
+        restrict: Callable[[Array], Objective] | None = None,
     ) -> Objective:
         """Build an objective from plain functions; see the table of `Objective` for their shapes.
+
+        The functions get read-only views of what they are called with, and what they return is
+        copied: they may return one array of their own again and again.
 
         Parameters
         ----------
@@ -126,11 +142,15 @@ class Objective(Movable):
             ``(w, lam, dw, dlam)`` → (M,); forward mode needs it.
         grad_lam : callable, optional
             ``(w, lam)`` → (N,); left out means 0.
+        restrict : callable, optional
+            ``(index)`` → Objective, an unbiased estimate of g from the examples in `index`;
+            minibatches need it.
 
         Returns
         -------
         Objective
-            Its methods raise ValueError, naming the function, where a shape comes back wrong.
+            Its methods raise ValueError, naming the function, where a shape comes back wrong or
+            where it writes into its arguments.
 
         Examples
         --------
@@ -145,15 +165,28 @@ class Objective(Movable):
         >>> g.grad(np.array([3.0]), np.array([1.0]))
         array([2.])
         """
-        return FunctionObjective(value, grad, grad_vjp, grad_jvp, grad_lam)
+        return FunctionObjective(value, grad, grad_vjp, grad_jvp, grad_lam, restrict)
 
 
 class FunctionObjective(Objective):
     """See `Objective.from_functions`."""
 
-    def __init__(self, value: Any, grad: Any, grad_vjp: Any, grad_jvp: Any, grad_lam: Any) -> None:
+    def __init__(
+        self,
+        value: Any,
+        grad: Any,
+        grad_vjp: Any,
+        grad_jvp: Any,
+        grad_lam: Any,
+        restrict: Any = None,
+    ) -> None:
         functions = dict(
-            value=value, grad=grad, grad_vjp=grad_vjp, grad_jvp=grad_jvp, grad_lam=grad_lam
+            value=value,
+            grad=grad,
+            grad_vjp=grad_vjp,
+            grad_jvp=grad_jvp,
+            grad_lam=grad_lam,
+            restrict=restrict,
         )
         for name, function in functions.items():
             if not callable(function) and not (function is None and name not in ("value", "grad")):
@@ -164,7 +197,7 @@ class FunctionObjective(Objective):
         function = self._functions[name]
         if function is None:
             raise _missing(self, name)
-        return function(*args)
+        return call_user(name, function, *args)
 
     def lacking(self, product: str) -> Missing | None:
         own = product == "grad_lam" or writes(self, FunctionObjective, product)
@@ -174,19 +207,30 @@ class FunctionObjective(Objective):
         return float(check_shape("value", self._call("value", w, lam), ()))
 
     def grad(self, w: Array, lam: Array) -> Array:
-        return check_shape("grad", self._call("grad", w, lam), w.shape)
+        return owned(check_shape("grad", self._call("grad", w, lam), w.shape))
 
     def grad_lam(self, w: Array, lam: Array) -> Array:
         if self._functions["grad_lam"] is None:
             return np.zeros_like(lam)
-        return check_shape("grad_lam", self._call("grad_lam", w, lam), lam.shape)
+        return owned(check_shape("grad_lam", self._call("grad_lam", w, lam), lam.shape))
 
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
         result = self._call("grad_vjp", w, lam, v)
-        return check_pair("grad_vjp", result, w.shape, lam.shape)
+        hessian, mixed = check_pair("grad_vjp", result, w.shape, lam.shape)
+        return owned(hessian), owned(mixed)
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
-        return check_shape("grad_jvp", self._call("grad_jvp", w, lam, dw, dlam), w.shape)
+        return owned(check_shape("grad_jvp", self._call("grad_jvp", w, lam, dw, dlam), w.shape))
+
+    def restrict(self, index: Array) -> Objective:
+        part = self._call("restrict", index)
+        if not isinstance(part, Objective):
+            raise TypeError(f"restrict must return an Objective, got {part!r}")
+        return part
+
+    @property
+    def restrictable(self) -> bool:
+        return self._functions["restrict"] is not None
 
 
 class Sum(Objective):
@@ -208,35 +252,32 @@ class Sum(Objective):
         return sum(c * g.value(w, lam) for c, g in self.terms)
 
     def grad(self, w: Array, lam: Array) -> Array:
-        return self._total("grad", [g.grad(w, lam) for _, g in self.terms])
+        return self._total(g.grad(w, lam) for _, g in self.terms)
 
     def grad_lam(self, w: Array, lam: Array) -> Array:
-        return self._total("grad_lam", [g.grad_lam(w, lam) for _, g in self.terms])
+        return self._total(g.grad_lam(w, lam) for _, g in self.terms)
 
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
         hessians, mixed = zip(*(g.grad_vjp(w, lam, v) for _, g in self.terms), strict=True)
-        return self._total("hessian", hessians), self._total("mixed", mixed)
+        return self._total(hessians), self._total(mixed)
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
-        return self._total("jvp", [g.grad_jvp(w, lam, dw, dlam) for _, g in self.terms])
+        return self._total(g.grad_jvp(w, lam, dw, dlam) for _, g in self.terms)
 
     def restrict(self, index: Array) -> Objective:
+        if not self.restrictable:
+            return super().restrict(index)
         part = copy.copy(self)
-        part.terms = tuple((c, g.restrict(index)) for c, g in self.terms)
+        part.terms = tuple((c, g.restrict(index) if g.restrictable else g) for c, g in self.terms)
         return part
 
-    def bound(self) -> Objective:
-        other = self._with_workspace()
-        other.terms = tuple((c, g.bound()) for c, g in self.terms)
-        return other
+    @property
+    def restrictable(self) -> bool:
+        return any(g.restrictable for _, g in self.terms)
 
-    def _total(self, name: str, parts: Sequence[Array]) -> Array:
+    def _total(self, parts: Iterable[Array]) -> Array:
         """Return Σ_k c_k parts_k."""
-        total = self._work(name, parts[0].shape, *parts)
-        np.multiply(parts[0], self.terms[0][0], out=total)
-        for (c, _), part in zip(self.terms[1:], parts[1:], strict=True):
-            total += np.multiply(part, c, out=self._work(name + " term", part.shape, part))
-        return total
+        return reduce(add, (c * part for (c, _), part in zip(self.terms, parts, strict=True)))
 
 
 class OnBlock(Objective):
@@ -250,8 +291,7 @@ class OnBlock(Objective):
         self.size = size if needed is None else needed
 
     def _embed(self, lam: Array, h: Array) -> Array:
-        whole = self._work("whole", lam.shape, h)
-        whole[...] = 0
+        whole = np.zeros_like(h, shape=lam.shape)
         whole[self.block] = h
         return whole
 
@@ -278,19 +318,26 @@ class OnBlock(Objective):
         return self.objective.grad_jvp(w, self._part(lam), dw, self._part(dlam))
 
     def restrict(self, index: Array) -> Objective:
-        return self._over(self.objective.restrict(index))
-
-    def bound(self) -> Objective:
-        return self._with_workspace()._over(self.objective.bound())
-
-    def _over(self, objective: Objective) -> OnBlock:
         other = copy.copy(self)
-        other.objective = objective
+        other.objective = self.objective.restrict(index)
         return other
+
+    @property
+    def restrictable(self) -> bool:
+        return self.objective.restrictable
 
 
 def _terms(g: Objective) -> tuple[tuple[float, Objective], ...]:
     return g.terms if isinstance(g, Sum) else ((1.0, g),)
+
+
+def _number(factor: Any) -> float:
+    """Check what scales an objective."""
+    if np.ndim(factor) or not (isinstance(factor, Real) or hasattr(factor, "dtype")):
+        raise TypeError(f"an objective scales by one real number, got {factor!r}")
+    if not np.isfinite(float(factor)):
+        raise ValueError(f"an objective scales by a finite number, got {factor!r}")
+    return float(factor)
 
 
 def _missing(objective: Objective, name: str) -> TypeError:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from tinybilevel.arrays.backend import Array, as_float, check_shape, promote
+from tinybilevel.arrays.backend import Array, as_float, check_shape, frozen, promote
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["Quadratic"]
@@ -53,9 +51,9 @@ class Quadratic(Objective):
             raise ValueError(
                 f"G must be a square matrix or a vector (its diagonal), got shape {G.shape}"
             )
-        self.G = G
-        self.C = None if C is None else as_float("C", C, ndim=2)
-        self.d = None if d is None else as_float("d", d, ndim=1)
+        self.G = frozen("G", G)
+        self.C = None if C is None else frozen("C", as_float("C", C, ndim=2))
+        self.d = None if d is None else frozen("d", as_float("d", d, ndim=1))
         M = G.shape[0]
         if self.C is not None and self.C.shape[0] != M:
             raise ValueError(f"C must have {M} rows, one for each of G, got shape {self.C.shape}")
@@ -64,49 +62,37 @@ class Quadratic(Objective):
         self.n_lam = M if self.C is None else self.C.shape[1]
         self.dtype = promote(G, self.C, self.d)
 
-    def bound(self) -> Quadratic:
-        return self._with_workspace()
-
-    def _map(self, lam: Array) -> Array:
+    def _linear(self, lam: Array) -> Array:
         """Return C λ."""
         check_shape("lam", lam, self.G.shape[:1] if self.C is None else self.C.shape[1:])
-        if self.C is None:
-            return lam
-        return np.matmul(self.C, lam, out=self._work("change", self.C.shape[:1], self.C, lam))
-
-    def _pull(self, Gv: Array, name: str) -> Array:
-        """Return −Cᵀ G v."""
-        if self.C is None:
-            return np.negative(Gv, out=self._work(name, Gv.shape, Gv))
-        out = np.matmul(Gv, self.C, out=self._work(name, self.C.shape[1:], Gv, self.C))
-        return np.negative(out, out=out)
-
-    def _curve(self, v: Array, name: str) -> Array:
-        product = np.multiply if self.G.ndim == 1 else np.matmul
-        return product(self.G, v, out=self._work(name, v.shape, self.G, v))
+        return lam if self.C is None else self.C @ lam
 
     def _residual(self, w: Array, lam: Array) -> Array:
-        c = self._map(lam)
-        if self.d is not None:
-            c = np.add(c, self.d, out=self._work("change", c.shape, c, self.d))
-        check_shape("w", w, c.shape)
-        return np.subtract(w, c, out=self._work("change", c.shape, w, c))
+        """Return r = w − c(λ)."""
+        check_shape("w", w, self.G.shape[:1])
+        c = self._linear(lam)
+        return w - (c if self.d is None else c + self.d)
+
+    def _times_G(self, v: Array) -> Array:
+        return self.G * v if self.G.ndim == 1 else self.G @ v
+
+    def _pull(self, Gv: Array) -> Array:
+        """Return −Cᵀ G v."""
+        return -Gv if self.C is None else -(Gv @ self.C)
 
     def value(self, w: Array, lam: Array) -> float:
         r = self._residual(w, lam)
-        return 0.5 * float(r @ self._curve(r, "value"))
+        return 0.5 * float(r @ self._times_G(r))
 
     def grad(self, w: Array, lam: Array) -> Array:
-        return self._curve(self._residual(w, lam), "grad")
+        return self._times_G(self._residual(w, lam))
 
     def grad_lam(self, w: Array, lam: Array) -> Array:
-        return self._pull(self._curve(self._residual(w, lam), "curve"), "grad_lam")
+        return self._pull(self.grad(w, lam))
 
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
-        Gv = self._curve(v, "hessian")
-        return Gv, self._pull(Gv, "mixed")
+        Gv = self._times_G(v)
+        return Gv, self._pull(Gv)
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
-        dc = self._map(dlam)
-        change = np.subtract(dw, dc, out=self._work("change", dc.shape, dw, dc))
-        return self._curve(change, "jvp")
+        return self._times_G(dw - self._linear(dlam))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count, as_float, like, on_device, to_numpy
+from tinybilevel.arrays.workspace import FRESH, Workspace
 from tinybilevel.errors import missing_extra
 from tinybilevel.objectives.base import Objective
 from tinybilevel.objectives.plain_softmax import PlainSoftmax
@@ -78,6 +80,9 @@ class SoftmaxRegression(Objective):
     0.693147
     """
 
+    #: Where a product puts what it makes: new arrays, unless the objective is bound to a call.
+    _work = FRESH
+
     def __init__(
         self,
         X: Any,
@@ -146,7 +151,8 @@ class SoftmaxRegression(Objective):
         return other
 
     def bound(self) -> SoftmaxRegression:
-        other = self._with_workspace()
+        other = copy.copy(self)
+        other._work = Workspace()
         other._plain = self._plain.bound()
         other._kernel = None if self._kernel is None else self._kernel.bound()
         if self.remember and not on_device(self.X):

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count, moved, on_device, to_numpy
-from tinybilevel.arrays.workspace import FRESH, Workspace
+from tinybilevel.arrays.workspace import FRESH, Workspace, bound
 from tinybilevel.objectives import Objective
 from tinybilevel.products import Missing
 from tinybilevel.transitions.base import Transition
@@ -85,7 +85,7 @@ class GradientTransition(Transition):
 
     def bound(self) -> Self:
         other = copy.copy(self)
-        other.objective, other._work = self.objective.bound(), Workspace()
+        other.objective, other._work = bound(self.objective), Workspace()
         return other
 
     def _vector(self, name: str, *operands: Array) -> Array:
