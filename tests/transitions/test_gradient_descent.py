@@ -67,3 +67,19 @@ def test_a_callable_is_held_to_the_same_rule(c):
 def test_objective_must_be_one():
     with pytest.raises(TypeError, match="objective must be an Objective, got 3"):
         tb.GradientDescent(3, 0.1, W)
+
+
+@pytest.mark.parametrize("g", [cases.cosine(), tb.Quadratic(np.ones(3)), 2 * tb.L2Penalty(1.0)])
+@pytest.mark.parametrize("make", [tb.GradientDescent, tb.AdamTransition, tb.HeavyBall])
+def test_batches_need_an_objective_over_examples(make, g):
+    with pytest.raises(TypeError, match=r"batches need an objective over examples, and .* has no"):
+        make(g, 0.1, np.ones(3), batches=[[0]])
+
+
+def test_functions_with_a_restrict_follow_their_batches():
+    descent = tb.GradientDescent(
+        cases.cosine_of_rows(), 0.1, np.ones(3), batches=np.array([[0, 0], [2, 1]])
+    )
+    w, lam = np.ones(3), np.zeros(3)
+    np.testing.assert_array_equal(descent.step(0, w, lam), w)  # row 0 counts for nothing
+    np.testing.assert_allclose(descent.step(1, w, lam), w + 0.15 * np.sin(1), rtol=1e-15)

@@ -55,6 +55,11 @@ class GradientTransition(Transition):
         super().__init__(initial)
         if not isinstance(objective, Objective):
             raise TypeError(f"objective must be an Objective, got {objective!r}")
+        if batches is not None and not objective.restrictable:
+            raise TypeError(
+                f"batches need an objective over examples, and {type(objective).__name__} has no "
+                "restrict: give it one (Objective.from_functions(…, restrict=…)), or leave batches"
+            )
         self.objective = objective
         self.step_size = as_coefficient("step_size", step_size)
         self._draw = batches if callable(batches) else None
