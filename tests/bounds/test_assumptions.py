@@ -90,7 +90,11 @@ def test_the_rank_of_a_large_problem():
     problem = theory_cases.quadratic(M=110, N=150, T=1)
     a = theorem_3_4(problem, K=1)[1]
     assert a.holds
-    assert "±" in a.measured
+    assert a.status == "estimated"
+    a = theorem_3_4(problem, K=1, confidence=0.99)[1]
+    assert a.holds
+    assert a.status == "certified"
+    assert a.measured.startswith("σ_min = ")
 
 
 def test_interference():

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import theory_cases
@@ -59,14 +57,14 @@ def test_equation_9_is_within_a_factor_of_2_as_printed():
 
 
 def test_both_sides_are_made_of_what_they_say():
-    """Each constant where it varies along the way, and on its safe side of the error."""
+    """Each constant where it varies along the way."""
     problem, K = theory_cases.softmax(T=12, l2=0.05), 5
-    c = replace(measure(problem), alpha=0.05 + 0.01 * np.arange(13), error=1e-3)
+    c = measure(problem).given(alpha=0.05 + 0.01 * np.arange(13))
     b = proposition_3_1(problem, K=K, constants=c)
     exact, truncated = tb.RMD()(problem), tb.KRMD(K=K)(problem)
     assert b.error == np.sqrt(((exact.grad - truncated.grad) ** 2).sum())
-    near, everywhere = 0.11 - 1e-3, 0.05 - 1e-3
-    values = dict(gamma=c.gamma, grad_norm=b.grad_norm, M_B=max(c.B_norms[:8]) + 1e-3)
+    near, everywhere = 0.11, 0.05
+    values = dict(gamma=c.gamma, grad_norm=b.grad_norm, M_B=max(c.B_norms[:8]))
     assert b.eq_9 == pytest.approx(equation_9(K, 12, alpha=near, **values), rel=1e-13)
     assert b.eq_10 == pytest.approx(equation_10(K, alpha=everywhere, **values), rel=1e-13)
 

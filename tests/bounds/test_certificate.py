@@ -45,9 +45,16 @@ def test_it_prints_as_a_table():
 
 
 def test_it_says_how_exact_the_constants_are():
-    text = str(certificate(theory_cases.quadratic(M=110, N=105, T=1)))
-    assert "constants found by iteration, each within" in text
-    assert "iteration" not in str(certificate(tb.problems.toy()))
+    problem = theory_cases.quadratic(M=110, N=105, T=1)
+    text = str(certificate(problem))
+    assert text.count("estimated, by iterations with residuals up to") == 3
+    assert "β = 1 (estimated)" in text
+    text = str(certificate(problem, confidence=0.99))
+    assert text.count("certified with probability 0.99 over the start of iterations") >= 1
+    assert "estimated" not in text
+    text = str(certificate(tb.problems.toy()))
+    assert text.count("certified, by exact spectra") == 3
+    assert "iteration" not in text
 
 
 def test_a_method_with_a_tolerance():

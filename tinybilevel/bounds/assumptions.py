@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count
-from tinybilevel.measure.constants import Constants
+from tinybilevel.measure.constants import Constants, measure
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.problem import BilevelProblem
 
@@ -27,17 +27,27 @@ class Assumption:
     name : str
         In the paper's words.
     holds : bool or None
-        None where it was not measured.
+        None where it was not measured, or what was measured leaves it open.
     measured : str
         The number behind it.
+    status : str
+        What the verdict is worth: "certified" (see `Constants.words`), "estimated", "sampled" (at a
+        few points or runs: a failure seen is one, none seen is no proof), "given" or "open".
     """
 
     name: str
     holds: bool | None
     measured: str
+    status: str = "certified"
+
+    def __post_init__(self) -> None:
+        if self.holds is None:
+            object.__setattr__(self, "status", "open")
 
     def __str__(self) -> str:
-        verdict = {True: "holds", False: "GONE", None: "not measured"}[self.holds]
+        verdict = {True: "holds", False: "GONE", None: "not shown"}[self.holds]
+        if self.status in ("estimated", "sampled"):
+            verdict += f", {self.status}"
         return f"{self.name}: {verdict} ({self.measured})"
 
 
@@ -47,6 +57,18 @@ def at(problem: BilevelProblem, lam: Any, K: int) -> tuple[Array, int]:
     if K > problem.T:
         raise ValueError(f"K must be at most the horizon T = {problem.T}, got {K}")
     return problem.check(lam).astype(np.float64), K
+
+
+def measured(
+    problem: BilevelProblem, lam: Array, constants: Constants | None, confidence: float | None
+) -> Constants:
+    """Return the caller's constants, or measure them."""
+    if constants is None:
+        return measure(problem, lam, confidence=confidence)
+    if confidence is not None:
+        raise ValueError("give confidence to measure where its constants are given, not here too")
+    constants.check(problem, lam)
+    return constants
 
 
 def proposition_3_1_assumptions(
@@ -61,26 +83,48 @@ def proposition_3_1_assumptions(
         names = ("γ ≤ 1/β", "α > 0 on w_{T−K−1} … w_T", "α > 0 on w_0 … w_T")
         unknown = [Assumption(name, None, "needs gradient descent") for name in names]
         return Assumption("w_{t+1} = w_t − γ ∇_w g", False, why), *unknown
-    beta_given, alpha_given = (" (given)" if name in given else "" for name in ("beta", "alpha"))
-    beta, near, everywhere = float(c.beta.max()), c.alpha[max(T - K - 1, 0) :].min(), c.alpha.min()
+    window = slice(max(T - K - 1, 0), None)
     return (
         Assumption("w_{t+1} = w_t − γ ∇_w g", True, f"γ = {c.gamma:.6g}"),
-        # Rounding of an eigenvalue must not break γ = 1/β.
-        Assumption(
-            "γ ≤ 1/β",
-            c.gamma * beta <= 1 + 1e-9,
-            f"γβ = {c.gamma * beta:.6g}, β = {beta:.6g}{beta_given}",
-        ),
-        Assumption("α > 0 on w_{T−K−1} … w_T", _positive(near, c), f"α = {near:.6g}{alpha_given}"),
-        Assumption(
-            "α > 0 on w_0 … w_T", _positive(everywhere, c), f"α = {everywhere:.6g}{alpha_given}"
-        ),
+        _small_steps(c, given),
+        _positive("α > 0 on w_{T−K−1} … w_T", c, window, given),
+        _positive("α > 0 on w_0 … w_T", c, slice(None), given),
     )
 
 
-def _positive(alpha: float, c: Constants) -> bool:
+def _small_steps(c: Constants, given: tuple[str, ...]) -> Assumption:
+    assert c.gamma is not None
+    at_most, at_least = float(c.beta.max()), float(c.unrounded("beta").max())
+    # Rounding of an eigenvalue must not break γ = 1/β; nor may the residual of an estimate.
+    shown = at_most if c.bounds("beta") else at_least
+    holds: bool | None = c.gamma * shown <= 1 + 1e-9
+    if not holds and c.gamma * at_least <= 1:
+        holds = None
+    beta = f"β = {shown:.6g}"
+    if c.bounds("beta") and at_most - at_least > 1e-6 * at_least:
+        beta = f"β = {at_least:.6g} … {at_most:.6g}"
+    measured = f"γβ = {c.gamma * shown:.6g}, {beta}{' (given)' if 'beta' in given else ''}"
+    return Assumption("γ ≤ 1/β", holds, measured, _status(c, "beta", given))
+
+
+def _positive(name: str, c: Constants, where: slice, given: tuple[str, ...]) -> Assumption:
+    at_least, at_most = float(c.alpha[where].min()), float(c.unrounded("alpha")[where].min())
     rounding = c.shape[1] * np.finfo(np.float64).eps * float(c.beta.max())
-    return bool(alpha > c.error + rounding)
+    holds: bool | None = bool(at_least > rounding)
+    if not holds and at_most > rounding and c.bounds("alpha"):
+        holds = None
+    alpha = f"α = {at_least:.6g}"
+    if at_most - at_least > 1e-6 * abs(at_most):
+        alpha = f"α = {at_least:.3g} … {at_most:.3g}"
+    return Assumption(
+        name, holds, alpha + (" (given)" if "alpha" in given else ""), _status(c, "alpha", given)
+    )
+
+
+def _status(c: Constants, name: str, given: tuple[str, ...]) -> str:
+    if name in given:
+        return "given"
+    return "certified" if c.bounds(name) else "estimated"
 
 
 def theorem_3_4_assumptions(
@@ -112,7 +156,8 @@ def _twice_continuous(problem: BilevelProblem, lam: Array) -> Assumption:
     return Assumption(
         name,
         max(jumps) <= _NEAR**0.5,
-        f"changes by {max(jumps):.1e} of itself within {_NEAR:g} of w_T",
+        f"changes by {max(jumps):.1e} of itself within {_NEAR:g}",
+        "sampled",
     )
 
 
@@ -126,7 +171,11 @@ def _full_rank(c: Constants, T: int, K: int) -> Assumption:
     if c.rank is not None:
         rank = int(c.rank[around].min())
         return Assumption(name, rank == M, f"rank {rank} of {M}, σ_min = {smallest:.3g}")
-    return Assumption(name, smallest > c.error, f"σ_min = {smallest:.3g} ± {c.error:.1g}")
+    at_most = float(c.unrounded("B_smallest")[around].min())
+    holds = True if smallest > 0 else None
+    return Assumption(
+        name, holds, f"σ_min = {smallest:.3g} … {at_most:.3g}", _status(c, "B_smallest", ())
+    )
 
 
 def _interference(problem: BilevelProblem, lam: Array, K: int, exact: bool) -> Assumption:
@@ -146,16 +195,17 @@ def _deterministic(problem: BilevelProblem, lam: Array) -> Assumption:
     first, again = (KRMD(K=min(1, problem.T))(problem, lam) for _ in range(2))
     same = first.value == again.value and np.array_equal(first.grad, again.grad)
     return Assumption(
-        "4. deterministic", same, f"two runs {'agree bit for bit' if same else 'differ'}"
+        "4. deterministic",
+        same,
+        f"two runs {'agree bit for bit' if same else 'differ'}",
+        "sampled" if same else "certified",
     )
 
 
 def known(c: Constants, alpha: float | None, beta: float | None) -> Constants:
     """Return the constants with those that the caller knows to hold globally put in."""
-    for name, value in (("alpha", alpha), ("beta", beta)):
-        if value is None:
-            continue
+    values = {name: x for name, x in (("alpha", alpha), ("beta", beta)) if x is not None}
+    for name, value in values.items():
         if not np.isfinite(value):
             raise ValueError(f"{name} must be finite, got {value}")
-        c = replace(c, **{name: np.full_like(getattr(c, name), value)})
-    return c
+    return c.given(**values)

@@ -8,8 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.bounds.assumptions import Assumption, at, known, proposition_3_1_assumptions
-from tinybilevel.measure.constants import Constants, measure
+from tinybilevel.bounds.assumptions import (
+    Assumption,
+    at,
+    known,
+    measured,
+    proposition_3_1_assumptions,
+)
+from tinybilevel.measure.constants import Constants
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.problem import BilevelProblem
 
@@ -99,6 +105,10 @@ class TruncationBound:
         ‖∇_ŵ f‖ and max_{t = 0 … T−K} ‖B_t‖.
     assumptions : tuple of Assumption
         Those of the proposition, with what was measured.
+    status : str
+        What `eq_9` and `eq_10` are worth, in words: "certified, …" or "estimated, …".
+    a_posteriori_status : str
+        The same of `a_posteriori`.
     """
 
     K: int
@@ -109,6 +119,8 @@ class TruncationBound:
     grad_norm: float
     M_B: float
     assumptions: tuple[Assumption, ...]
+    status: str
+    a_posteriori_status: str
 
     @property
     def bound(self) -> float | None:
@@ -120,6 +132,11 @@ class TruncationBound:
         """The assumptions that do not hold, or were not measured."""
         return tuple(a for a in self.assumptions if not a.holds)
 
+    @property
+    def certified(self) -> bool:
+        """Whether all of the bounds are, and none is an estimate."""
+        return all(s.startswith("certified") for s in (self.status, self.a_posteriori_status))
+
 
 def proposition_3_1(
     problem: BilevelProblem,
@@ -129,6 +146,7 @@ def proposition_3_1(
     alpha: float | None = None,
     beta: float | None = None,
     constants: Constants | None = None,
+    confidence: float | None = None,
 ) -> TruncationBound:
     """Compute both sides of Proposition 3.1, eq. (9) and (10).
 
@@ -147,6 +165,9 @@ def proposition_3_1(
         Known constants of strong convexity and smoothness, taken in place of the measured ones.
     constants : Constants, optional
         What `measure` returned for this problem and λ, to save doing so again.
+    confidence : float, optional
+        Of the constants, where a spectrum is too large to be exact; see `measure`. Without, the
+        bounds are then estimates, and say so.
 
     Returns
     -------
@@ -165,10 +186,10 @@ def proposition_3_1(
     4.124 <= 11.228
     """
     lam, K = at(problem, lam, K)
-    c = known(measure(problem, lam) if constants is None else constants, alpha, beta)
+    c = known(measured(problem, lam, constants, confidence), alpha, beta)
     exact, r = RMD()(problem, lam), KRMD(K=K)(problem, lam)
     start = problem.T - K
-    M_B, grad_norm = float(c.B_norms[: start + 1].max()) + c.error, float(r.alpha_norms[0])
+    M_B, grad_norm = float(c.B_norms[: start + 1].max()), float(r.alpha_norms[0])
     given = tuple(n for n, x in (("alpha", alpha), ("beta", beta)) if x is not None)
     assumptions = proposition_3_1_assumptions(c, problem.T, K, given=given)
     descends, small_steps, near, everywhere = (a.holds for a in assumptions)
@@ -176,19 +197,21 @@ def proposition_3_1(
     if descends and small_steps:
         values = dict(gamma=c.gamma or 0.0, grad_norm=grad_norm, M_B=M_B)
         if near:
-            around = float(c.alpha[max(start - 1, 0) :].min()) - c.error
+            around = float(c.alpha[max(start - 1, 0) :].min())
             eq_9 = equation_9(K, problem.T, alpha=around, **values)
         if everywhere:
-            eq_10 = equation_10(K, alpha=float(c.alpha.min()) - c.error, **values)
+            eq_10 = equation_10(K, alpha=float(c.alpha.min()), **values)
     return TruncationBound(
         K=K,
         error=float(np.linalg.norm(exact.grad - r.grad)),
         eq_9=eq_9,
         eq_10=eq_10,
-        a_posteriori=_product(float(c.remainders[start]), float(r.alpha_norms[-1])),
+        a_posteriori=_product(c.remainder(start), float(r.alpha_norms[-1])),
         grad_norm=grad_norm,
         M_B=M_B,
         assumptions=assumptions,
+        status=c.words("alpha", "beta", "B_norms"),
+        a_posteriori_status=c.remainder_words,
     )
 
 

@@ -28,6 +28,8 @@ class Certificate:
         Backward steps that it took.
     constants : Constants
         As measured.
+    status, a_posteriori_status : str
+        What the bounds are worth; see `TruncationBound`.
     assumptions : tuple of Assumption
         Those of Proposition 3.1, then those of Theorem 3.4.
     eq_9, eq_10 : float or None
@@ -49,6 +51,8 @@ class Certificate:
     a_posteriori: float
     error: float | None
     descent: float | None
+    status: str
+    a_posteriori_status: str
 
     @property
     def missing(self) -> tuple[Assumption, ...]:
@@ -57,7 +61,7 @@ class Certificate:
 
     def __str__(self) -> str:
         c, verdict = self.constants, {True: "yes", False: "NO", None: "?"}
-        (N, M), T = c.shape, len(c.A_norms)
+        (N, M), T = c.shape, c.T
         lines = [f"{self.method} at one λ: N = {N}, M = {M}, T = {T}, K = {self.K}", ""]
         width = max(len(a.name) for a in self.assumptions)
         for title, part in (
@@ -66,24 +70,28 @@ class Certificate:
         ):
             lines.append(title)
             lines += [
-                f"  {a.name:<{width}}  {verdict[a.holds]:<3}  {a.measured}".rstrip() for a in part
+                f"  {a.name:<{width}}  {verdict[a.holds]:<3}  {a.measured}{_worth(a)}".rstrip()
+                for a in part
             ]
         lines.append("‖h_{T−K} − d_λ f‖ is at most")
-        for name, bound in (
-            ("a priori, eq. (9)", self.eq_9),
-            ("a priori, eq. (10)", self.eq_10),
-            ("a posteriori, S ‖α_{T−K}‖", self.a_posteriori),
+        for name, bound, status in (
+            ("a priori, eq. (9)", self.eq_9, self.status),
+            ("a priori, eq. (10)", self.eq_10, self.status),
+            ("a posteriori, S ‖α_{T−K}‖", self.a_posteriori, self.a_posteriori_status),
         ):
-            lines.append(f"  {name:<{width}}  {_number(bound, 'no promise')}")
+            number = "no promise" if bound is None else f"{bound:.3e}  {status}"
+            lines.append(f"  {name:<{width}}  {number}")
         lines.append("in truth")
         for name, value in (
             ("‖h_{T−K} − d_λ f‖", self.error),
             ("h_{T−K}ᵀ d_λ f / ‖d_λ f‖²", self.descent),
         ):
             lines.append(f"  {name:<{width}}  {_number(value, 'not measured')}")
-        if c.error:
-            lines.append(f"constants found by iteration, each within {c.error:.1e}")
         return "\n".join(lines)
+
+
+def _worth(a: Assumption) -> str:
+    return f" ({a.status})" if a.status in ("estimated", "sampled") else ""
 
 
 def _number(value: float | None, without: str) -> str:
@@ -98,6 +106,7 @@ def certificate(
     exact: bool = False,
     alpha: float | None = None,
     beta: float | None = None,
+    confidence: float | None = None,
 ) -> Certificate:
     """Certify a truncated hypergradient at one λ.
 
@@ -113,6 +122,8 @@ def certificate(
         Also compute the true error and the direction of descent, by full reverse mode.
     alpha, beta : float, optional
         Known constants of strong convexity and smoothness, in place of the measured ones.
+    confidence : float, optional
+        See `measure`: bounds on a large problem are estimates without it.
 
     Returns
     -------
@@ -136,7 +147,7 @@ def certificate(
     if not isinstance(method, KRMD) or method.tail is not None:
         raise TypeError(f"method must be a KRMD without a tail, got {method!r}")
     lam, _ = at(problem, lam, 0)
-    c = measure(problem, lam)
+    c = measure(problem, lam, confidence=confidence)
     K = method(problem, lam).K
     b = proposition_3_1(problem, lam, K, alpha=alpha, beta=beta, constants=c)
     return Certificate(
@@ -149,4 +160,6 @@ def certificate(
         a_posteriori=b.a_posteriori,
         error=b.error if exact else None,
         descent=float(lemma_3_2(problem, lam, K).by_grad[0]) if exact else None,
+        status=b.status,
+        a_posteriori_status=b.a_posteriori_status,
     )

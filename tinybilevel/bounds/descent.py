@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
-from tinybilevel.bounds.assumptions import Assumption, at, theorem_3_4_assumptions
-from tinybilevel.measure.constants import Constants, measure
+from tinybilevel.bounds.assumptions import Assumption, at, measured, theorem_3_4_assumptions
+from tinybilevel.measure.constants import Constants
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.problem import BilevelProblem
 
@@ -84,7 +84,12 @@ def _ratio(a: float, b: float) -> float:
 
 
 def theorem_3_4(
-    problem: BilevelProblem, lam: Any = None, K: int = 1, *, constants: Constants | None = None
+    problem: BilevelProblem,
+    lam: Any = None,
+    K: int = 1,
+    *,
+    constants: Constants | None = None,
+    confidence: float | None = None,
 ) -> tuple[Assumption, ...]:
     """Measure the four assumptions that Theorem 3.4 adds to those of Proposition 3.1.
 
@@ -94,7 +99,7 @@ def theorem_3_4(
 
     Parameters
     ----------
-    problem, lam, K, constants
+    problem, lam, K, constants, confidence
         See `proposition_3_1`.
 
     Returns
@@ -107,11 +112,11 @@ def theorem_3_4(
     >>> import tinybilevel as tb
     >>> for assumption in tb.bounds.theorem_3_4(tb.problems.toy(biased=True)):
     ...     print(assumption)
-    1. ∇²_ww g is continuous around w_T: holds (changes by 0.0e+00 of itself within 1e-06 of w_T)
+    1. ∇²_ww g is continuous around w_T: holds, sampled (changes by 0.0e+00 of itself within 1e-06)
     2. B_t has full column rank around w_T: holds (rank 2 of 2, σ_min = 0.05)
     3. ∇_λ fᵀ(d_λ f + h_{T−K} − ∇_λ f) ≥ c ‖∇_λ f‖², c > 0: holds (c = 2.15422)
-    4. deterministic: holds (two runs agree bit for bit)
+    4. deterministic: holds, sampled (two runs agree bit for bit)
     """
     lam, K = at(problem, lam, K)
-    c = measure(problem, lam) if constants is None else constants
+    c = measured(problem, lam, constants, confidence)
     return theorem_3_4_assumptions(problem, lam, K, c)

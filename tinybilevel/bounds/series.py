@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count
-from tinybilevel.bounds.assumptions import at
-from tinybilevel.measure.constants import measure, step_size
+from tinybilevel.bounds.assumptions import Assumption, at, proposition_3_1_assumptions
+from tinybilevel.measure.constants import Constants, measure, step_size
 from tinybilevel.methods.base import Method
 from tinybilevel.methods.implicit import ImplicitCG, Neumann
 from tinybilevel.methods.unrolled import KRMD, RMD
@@ -33,16 +33,26 @@ class SeriesError:
         (1 − γα)^K / (γα) ‖B_∞‖ ‖∇f‖, eq. (10) at w_T; NaN where γ < 1/β or α > 0 fails there.
     stationarity : float
         ‖∇_w g(w_T)‖: the proposition is about its being 0.
+    assumptions : tuple of Assumption
+        Those of the proposition at w_T, with what was measured.
+    status : str
+        What `bound` is worth, in words: "certified, …" or "estimated, …".
     """
 
     K: Array
     error: Array
     bound: Array
     stationarity: float
+    assumptions: tuple[Assumption, ...]
+    status: str
 
 
 def proposition_3_6(
-    problem: BilevelProblem, lam: Any = None, Ks: Sequence[int] = range(51)
+    problem: BilevelProblem,
+    lam: Any = None,
+    Ks: Sequence[int] = range(51),
+    *,
+    confidence: float | None = None,
 ) -> SeriesError:
     """Compare partial sums of B_∞ Σ A_∞ᵏ ∇_ŵ f with the implicit product: Proposition 3.6.
 
@@ -56,6 +66,8 @@ def proposition_3_6(
         Where; by default the problem's `lam0`.
     Ks : sequence of int
         Numbers of terms.
+    confidence : float, optional
+        See `measure`.
 
     Returns
     -------
@@ -75,10 +87,14 @@ def proposition_3_6(
     """
     lam, _ = at(problem, lam, 0)
     terms = np.array([as_count("Ks", K) for K in Ks])
-    gamma, alpha, beta, B_norm = _at_the_end(problem, lam)
+    gamma, c = _at_the_end(problem, lam, confidence)
+    _, small, convex, _ = proposition_3_1_assumptions(c, 1, 0)
+    alpha, B_norm = float(c.alpha[0]), float(c.B_norms[1])
     implicit, last = ImplicitCG(tol=1e-13)(problem, lam), KRMD(K=0)(problem, lam)
-    applies = alpha > 0 and gamma * beta < 1 + 1e-9
-    decay = (1 - gamma * alpha) ** terms / (gamma * alpha) if applies else np.nan * terms
+    applies = small.holds and convex.holds
+    # At γα = 1 rounding may leave a negative base.
+    base = max(1 - gamma * alpha, 0.0)
+    decay = base**terms / (gamma * alpha) if applies else np.nan * terms
     g = problem.transition.objective
     assert g is not None, "gradient descent has one"
     return SeriesError(
@@ -86,11 +102,15 @@ def proposition_3_6(
         error=np.array([_distance(Neumann(int(K)), problem, lam, implicit.grad) for K in terms]),
         bound=decay * B_norm * float(last.alpha_norms[0]),
         stationarity=float(np.linalg.norm(g.grad(last.w, problem.hyper_map(lam)))),
+        assumptions=(small, replace(convex, name="α > 0 at w_T")),
+        status=c.words("alpha", "beta", "B_norms"),
     )
 
 
-def _at_the_end(problem: BilevelProblem, lam: Array) -> tuple[float, float, float, float]:
-    """Return γ, and α, β and ‖B‖ at w_T; the problem must be by gradient descent."""
+def _at_the_end(
+    problem: BilevelProblem, lam: Array, confidence: float | None = None
+) -> tuple[float, Constants]:
+    """Return γ, and the constants at w_T; the problem must be by gradient descent."""
     gamma = step_size(problem, problem.hyper_map(lam))
     if gamma is None:
         raise TypeError(
@@ -98,8 +118,8 @@ def _at_the_end(problem: BilevelProblem, lam: Array) -> tuple[float, float, floa
             f"{type(problem.transition).__name__}"
         )
     last = replace(problem.starting_at(KRMD(K=0)(problem, lam).w), T=1)
-    c = measure(last, lam)
-    return gamma, float(c.alpha[0]), float(c.beta[0]), float(c.B_norms[1])
+    c = measure(last, lam, confidence=confidence)
+    return gamma, c
 
 
 def _distance(method: Method, problem: BilevelProblem, lam: Array, reference: Array) -> float:
@@ -122,6 +142,8 @@ class Rates:
         log(1 − γα), which is log(1 − 1/κ) for γ = 1/β; log((√κ − 1)/(√κ + 1)).
     kappa : float
         κ = β/α at w_T.
+    status : str
+        What κ and the theory's slopes are worth: of a large problem they are estimates.
     """
 
     K: Array
@@ -132,6 +154,7 @@ class Rates:
     krmd_theory: float
     cg_theory: float
     kappa: float
+    status: str
 
 
 def rates(problem: BilevelProblem, lam: Any = None, Ks: Sequence[int] = range(1, 21)) -> Rates:
@@ -167,7 +190,9 @@ def rates(problem: BilevelProblem, lam: Any = None, Ks: Sequence[int] = range(1,
     depths = np.array([at(problem, lam, as_count("Ks", K, minimum=1))[1] for K in Ks])
     if len(depths) < 2:
         raise ValueError(f"Ks must hold at least two depths to fit a slope, got {len(depths)}")
-    gamma, alpha, beta, _ = _at_the_end(problem, lam)
+    gamma, c = _at_the_end(problem, lam)
+    # What the iteration found, without its error: a slope is no bound.
+    alpha, beta = float(c.unrounded("alpha")[0]), float(c.unrounded("beta")[0])
     if alpha <= 0:
         raise ValueError(f"g must be strongly convex at w_T for a rate, got α = {alpha:.3g} there")
     exact, implicit = RMD()(problem, lam).grad, ImplicitCG(tol=1e-14)(problem, lam).grad
@@ -186,6 +211,7 @@ def rates(problem: BilevelProblem, lam: Any = None, Ks: Sequence[int] = range(1,
         krmd_theory=krmd_theory,
         cg_theory=cg_theory,
         kappa=beta / alpha,
+        status=c.words("alpha", "beta"),
     )
 
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import copy
 from typing import Any
 
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
-from tinybilevel.measure.spectra import Ends, Value, eigenvalue_ends, singular_ends
+from tinybilevel.measure.remainder import Remainders
+from tinybilevel.measure.walk import Numbers, Walk
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.transitions import GradientDescent
 
 __all__ = ["Constants", "measure", "step_size"]
 
 
-@dataclass(frozen=True)
 class Constants:
     """What the statements of Section 3 ask of a problem, measured at one λ along w_0 … w_T.
 
-    Nothing is known of g elsewhere, and the proofs of the bounds use it nowhere else.
+    Each is measured when it is first asked for, and kept. Nothing is known of g elsewhere, and the
+    proofs of the bounds use it nowhere else. A number that an iteration found is rounded to the
+    safe side by its error: `alpha` and `B_smallest` down, the others up.
 
     Attributes
     ----------
@@ -29,29 +30,116 @@ class Constants:
         None, and `alpha` and `beta` are empty.
     alpha, beta : ndarray (T + 1,)
         Smallest and largest eigenvalue of ∇²_ww g at w_0 … w_T; `beta` is the larger of that and
-        of minus the smallest, the Lipschitz constant of ∇_w g there.
+        of minus the smallest, the Lipschitz constant of ∇_w g there. Above 100 variables `alpha`
+        is what `strong_convexity` knows of g in closed form, if that is above 0.
     A_norms : ndarray (T,)
         ‖A_1‖ … ‖A_T‖, spectral.
     B_norms, B_smallest : ndarray (T + 1,)
         Largest and smallest of the min(M, N) singular values of B_0 … B_T, by λ.
     rank : ndarray (T + 1,) of int, or None
         Rank of B_0 … B_T; None for a large problem, where only the ends of a spectrum are found.
+    remainders : ndarray (T + 1,)
+        S_0 … S_T: what h_t leaves out is at most S_t ‖α_t‖.
     shape : (int, int)
-        N and M, the shape of B_t.
-    error : float
-        The largest error of any of these numbers: 0 where all were computed exactly, to rounding;
-        the residual of the iteration for a large problem.
+        N and M, the shape of B_t; M counts the whole state, buffers included.
+    confidence : float or None
+        As given to `measure`.
     """
 
-    gamma: float | None
-    alpha: Array
-    beta: Array
-    A_norms: Array
-    B_norms: Array
-    B_smallest: Array
-    rank: Array | None
-    shape: tuple[int, int]
-    error: float
+    def __init__(
+        self, walk: Walk, gamma: float | None, shape: tuple[int, int], confidence: float | None
+    ) -> None:
+        self.gamma, self.shape, self.confidence = gamma, shape, confidence
+        self._walk, self._found, self._given = walk, dict[str, Numbers](), dict[str, Numbers]()
+        self._rest = Remainders(walk)
+
+    def _get(self, name: str) -> Numbers:
+        if name in self._given:
+            return self._given[name]
+        if name not in self._found:
+            self._found.update(getattr(self._walk, _GROUPS[name])(self.gamma))
+        return self._found[name]
+
+    def check(self, problem: BilevelProblem, lam: Array) -> None:
+        """Raise ValueError if these are constants of another problem, or of another λ."""
+        if self._walk.T != problem.T or self._walk.transition is not problem.transition:
+            raise ValueError("constants must be what measure returned for this very problem")
+        if not np.array_equal(self._walk.lam, lam):
+            raise ValueError("constants must be what measure returned at this lam, got another one")
+
+    def given(self, **values: Any) -> Constants:
+        """Return the same with the caller's numbers for `alpha`, `beta`, `A_norms` or others."""
+        other = copy.copy(self)  # what is measured for one is measured for both
+        other._given = dict(self._given)
+        for name, value in values.items():
+            if name not in _GROUPS:
+                raise ValueError(f"a constant must be one of {', '.join(_GROUPS)}, got {name!r}")
+            size = self._walk.T + (name != "A_norms")
+            empty = self.gamma is None and name in ("alpha", "beta")
+            known = np.broadcast_to(np.asarray(value, dtype=np.float64), 0 if empty else size)
+            other._given[name] = Numbers(known, np.zeros(known.size), source="given")
+        return other
+
+    @property
+    def T(self) -> int:
+        """The horizon."""
+        return self._walk.T
+
+    @property
+    def alpha(self) -> Array:
+        return self._get("alpha").safe
+
+    @property
+    def beta(self) -> Array:
+        return self._get("beta").safe
+
+    @property
+    def A_norms(self) -> Array:
+        return self._get("A_norms").safe
+
+    @property
+    def B_norms(self) -> Array:
+        return self._get("B_norms").safe
+
+    @property
+    def B_smallest(self) -> Array:
+        return self._get("B_smallest").safe
+
+    @property
+    def rank(self) -> Array | None:
+        return self._get("B_smallest").rank
+
+    @property
+    def remainders(self) -> Array:
+        """S_0 … S_T; how they are found is in docs/statements.md.
+
+        Gradient descent: S_t = ‖B_t‖ + ‖A_t‖ S_{t−1}. Other small problems: ‖R_t‖, R_t = B_t +
+        R_{t−1} A_t, the operator itself. A large state with buffers, whose single A_t need not
+        contract: by stretches of steps, infinity within one (see `remainder`).
+        """
+        if not self._together:
+            S = [self.B_norms[0]]
+            with np.errstate(over="ignore"):
+                for A, B in zip(self.A_norms, self.B_norms[1:], strict=True):
+                    S.append(B + A * S[-1])
+            return np.array(S)
+        return self._rest.all
+
+    def remainder(self, t: int) -> float:
+        """Return S_t, also within a stretch."""
+        return self._rest.at(t) if self._together else float(self.remainders[t])
+
+    @property
+    def _together(self) -> bool:
+        """Whether h's recursion is measured over many steps, and not step by step."""
+        return self.gamma is None and (self._rest.small or self._walk.transition.n_buffers > 0)
+
+    @property
+    def remainder_words(self) -> str:
+        """The status of S_t in words."""
+        if not self._together:
+            return self.words("A_norms", "B_norms")
+        return self._words({"exact" if self._rest.small else "iteration"}, self._rest.error)
 
     @property
     def rate(self) -> float:
@@ -64,26 +152,76 @@ class Constants:
         return float(self.B_norms.max())
 
     @property
-    def remainders(self) -> Array:
-        """S_0 … S_T, (T + 1,): what h_t leaves out is at most S_t ‖α_t‖.
+    def error(self) -> float:
+        """The largest error of any number measured so far; 0 where all were exact, to rounding."""
+        return max((float(n.errors.max(initial=0)) for n in self._found.values()), default=0.0)
 
-        It is Σ_{s≤t} B_s A_{s+1} ⋯ A_t α_t, so S_t = ‖B_t‖ + ‖A_t‖ S_{t−1}, norms rounded up by
-        `error`.
+    def unrounded(self, name: str) -> Array:
+        """Return what the iteration found, before it was rounded to the safe side.
+
+        A Ritz value is a value of the quadratic form: the smallest eigenvalue lies below it and
+        the largest above, so that it can show that an assumption fails.
         """
-        A, B = self.A_norms + self.error, self.B_norms + self.error
-        S = [B[0]]
-        with np.errstate(over="ignore"):
-            for A_t, B_t in zip(A, B[1:], strict=True):
-                S.append(B_t + A_t * S[-1])
-        return np.array(S)
+        numbers = self._get(name)
+        return numbers.safe + numbers.errors * (1 if name in ("alpha", "B_smallest") else -1)
+
+    def bounds(self, name: str) -> bool:
+        """Return whether a constant is a bound, and no estimate; see `words`."""
+        return bool(self.confidence) or self._get(name).source != "iteration"
+
+    def words(self, *names: str) -> str:
+        """Say whether the numbers, asked for by name, are bounds ("certified") or "estimated".
+
+        They are bounds where a spectrum is exact, a constant known in closed form or given by the
+        caller, or where a `confidence` was asked for; with an iteration's residual they are not.
+        """
+        numbers = [self._get(name) for name in names]
+        error = max((float(n.errors.max(initial=0)) for n in numbers), default=0.0)
+        return self._words({n.source for n in numbers}, error)
+
+    def _words(self, sources: set[str], error: float) -> str:
+        given = " and the given constants" if "given" in sources else ""
+        if "iteration" not in sources:
+            return f"certified, by exact spectra{given}"
+        if self.confidence:
+            return (
+                f"certified with probability {self.confidence:g} over the start of iterations"
+                + (f", by {given[5:]}" if given else "")
+            )
+        return f"estimated, by iterations with residuals up to {error:.1e}{given}"
+
+    def __repr__(self) -> str:
+        (N, M), T = self.shape, self._walk.T
+        known = self._found | self._given
+        seen = [f"{name} {_range(n.safe)}" for name, n in known.items() if n.safe.size]
+        text = "; ".join([f"N = {N}, M = {M}, T = {T}", f"γ = {self.gamma}", *seen])
+        later = [name for name in _GROUPS if name not in known]
+        return f"<Constants {text}" + (f"; not measured yet: {', '.join(later)}>" if later else ">")
 
 
-def measure(problem: BilevelProblem, lam: Any = None, *, seed: int = 0) -> Constants:
+_GROUPS = {
+    "alpha": "curvature",
+    "beta": "curvature",
+    "A_norms": "A",
+    "B_norms": "B",
+    "B_smallest": "B_rank",
+}
+
+
+def _range(x: Array) -> str:
+    low, high = float(x.min()), float(x.max())
+    return f"{low:.3g}" if low == high else f"{low:.3g} … {high:.3g}"
+
+
+def measure(
+    problem: BilevelProblem, lam: Any = None, *, seed: int = 0, confidence: float | None = None
+) -> Constants:
     """Measure β, α, ‖A_t‖, ‖B_t‖ and the rank of B_t along the trajectory at one λ.
 
-    Up to 100 variables a matrix is written out from its products and its spectrum is exact. Above,
-    the ends of a spectrum are found from products alone by SciPy's Lanczos iteration; that needs
-    the transition's `jvp`, and costs some dozens of products for each of the T steps.
+    Nothing is measured until it is asked for. Up to 100 variables a matrix is written out from its
+    products and its spectrum is exact. Above, the ends of a spectrum are found from products alone
+    by Lanczos' iteration; that needs the transition's `jvp`, and costs some dozens of products for
+    each of the T steps.
 
     Parameters
     ----------
@@ -93,6 +231,12 @@ def measure(problem: BilevelProblem, lam: Any = None, *, seed: int = 0) -> Const
         Where; by default the problem's `lam0`.
     seed : int
         Of the start of the iterations.
+    confidence : float, optional
+        1 − δ, above 0 and below 1. Every number that an iteration finds is then a bound, and all
+        of them hold together with at least this probability over `seed` (Kuczyński and
+        Woźniakowski 1992; derived in docs/statements.md). By default they are estimates: a Lanczos
+        value bounds the largest eigenvalue from below, and its residual says only that *some*
+        eigenvalue is near. Where spectra are exact it changes nothing.
 
     Returns
     -------
@@ -102,6 +246,8 @@ def measure(problem: BilevelProblem, lam: Any = None, *, seed: int = 0) -> Const
     ------
     TypeError, ValueError
         If `lam` does not fit the problem, or the problem lies on a GPU.
+    DivergenceError
+        When a number is asked for, if the trajectory is not finite.
 
     Examples
     --------
@@ -109,93 +255,16 @@ def measure(problem: BilevelProblem, lam: Any = None, *, seed: int = 0) -> Const
     >>> c = tb.bounds.measure(tb.problems.toy())
     >>> c.gamma, c.rate, c.B_norm, c.shape
     (0.1, 0.95, 0.1, (2, 2))
+    >>> c
+    <Constants N = 2, M = 2, T = 100; γ = 0.1; alpha 0.5; beta 1; A_norms 0.95; B_norms 0 … 0.1; ...
     """
     if problem.namespace != "numpy":
         raise TypeError('measure runs SciPy, on the host: take problem.to("numpy")')
-    walk = _Walk(problem, problem.check(lam), seed)
-    w = walk.transition.initial(walk.theta).astype(np.float64)
+    if confidence is not None and not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+    walk = Walk(problem, problem.check(lam), seed, None if confidence is None else 1 - confidence)
     gamma = step_size(problem, walk.theta)
-    curvature: list[Ends] = []
-    A: list[Value] = []
-    B = [walk.initial(w)]
-    for t in range(problem.T):
-        if gamma is None:
-            A.append(walk.A(t, w).high)
-        else:
-            curvature.append(walk.curvature(w))
-            A.append(_contraction(gamma, curvature[-1]))
-        B.append(walk.B(t, w))
-        w = walk.transition.step(t, w, walk.theta)
-    if gamma is not None:
-        curvature.append(walk.curvature(w))
-    ranks = [b.rank for b in B]
-    low = np.array([c.low.value for c in curvature])
-    return Constants(
-        gamma=gamma,
-        alpha=low,
-        beta=np.maximum(np.array([c.high.value for c in curvature]), -low),
-        A_norms=np.array([a.value for a in A]),
-        B_norms=np.array([b.high.value for b in B]),
-        B_smallest=np.array([b.low.value for b in B]),
-        rank=None if None in ranks else np.array(ranks),
-        shape=(walk.lam.size, w.size),
-        error=max(v.error for v in [*A, *(end for c in curvature + B for end in c[:2])]),
-    )
-
-
-def _contraction(gamma: float, curvature: Ends) -> Value:
-    """Return ‖I − γH‖ from the ends of the spectrum of H."""
-    sizes = [abs(1 - gamma * end.value) for end in curvature[:2]]
-    return Value(max(sizes), gamma * max(end.error for end in curvature[:2]))
-
-
-class _Walk:
-    """A problem at one λ, in float64: what is measured at each state on the way."""
-
-    def __init__(self, problem: BilevelProblem, lam: Array, seed: int) -> None:
-        self.lam, self.hyper_map, self.seed = lam.astype(np.float64), problem.hyper_map, seed
-        self.theta, self.transition = problem.hyper_map(self.lam), problem.transition
-
-    def curvature(self, w: Array) -> Ends:
-        """Return the ends of the spectrum of ∇²_ww g."""
-        g = self.transition.objective
-        assert g is not None
-        return eigenvalue_ends(lambda v: g.grad_vjp(w, self.theta, v)[0], w.size, seed=self.seed)
-
-    def initial(self, w: Array) -> Ends:
-        """Return the ends of the singular values of B_0."""
-        return self._singular(
-            w.size,
-            lambda alpha: self.transition.initial_vjp(self.theta, alpha),
-            lambda dtheta: self.transition.initial_jvp(self.theta, dtheta),
-        )
-
-    def A(self, t: int, w: Array) -> Ends:
-        still = np.zeros_like(self.theta)
-        return singular_ends(
-            lambda alpha: self.transition.vjp(t, w, self.theta, alpha)[0],
-            lambda dw: self.transition.jvp(t, w, self.theta, dw, still),
-            (w.size, w.size),
-            seed=self.seed,
-        )
-
-    def B(self, t: int, w: Array) -> Ends:
-        still = np.zeros_like(w)
-        return self._singular(
-            w.size,
-            lambda alpha: self.transition.vjp(t, w, self.theta, alpha)[1],
-            lambda dtheta: self.transition.jvp(t, w, self.theta, still, dtheta),
-        )
-
-    def _singular(
-        self, M: int, product: Callable[[Array], Array], adjoint: Callable[[Array], Array]
-    ) -> Ends:
-        return singular_ends(
-            lambda alpha: self.hyper_map.vjp(self.lam, product(alpha)),
-            lambda dlam: adjoint(self.hyper_map.jvp(self.lam, dlam)),
-            (self.lam.size, M),
-            seed=self.seed,
-        )
+    return Constants(walk, gamma, (walk.lam.size, walk.start().size), confidence)
 
 
 def step_size(problem: BilevelProblem, theta: Array) -> float | None:

@@ -14,6 +14,9 @@ from tinybilevel.problem import BilevelProblem
 
 __all__ = ["Remainder", "Tolerance", "as_tolerance", "remainder"]
 
+#: How likely a certificate from constants measured on a large problem may fail.
+_DELTA = 1e-3
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -84,12 +87,15 @@ class Remainder:
 def remainder(
     tol: float | Tolerance | None, problem: BilevelProblem, lam: Array
 ) -> Remainder | None:
-    """Return the remainder that `KRMD` watches; for a number, from constants measured at λ."""
+    """Return the remainder that `KRMD` watches; for a number, from constants measured at λ.
+
+    Of a large problem they are bounds that fail with probability at most `_DELTA`.
+    """
     if tol is None:
         return None
     if isinstance(tol, Tolerance):
         return Remainder(tol.value, tol.factors(problem.T))
-    return Remainder(tol, measure(problem, lam).remainders)
+    return Remainder(tol, measure(problem, lam, confidence=1 - _DELTA).remainders)
 
 
 def as_tolerance(name: str, value: Any) -> float:

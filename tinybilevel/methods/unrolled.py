@@ -123,7 +123,9 @@ class KRMD(Method):
         Stop as soon as ‖h − d_λ f‖ is certified to be at most `tol`, absolute. The result says
         after how many steps, and the bound. For a number the constants of the certificate are
         measured (`tinybilevel.bounds.measure`) at every call, which costs many times the
-        hypergradient and is not counted in its `cost`; a `Tolerance` brings them along.
+        hypergradient and is not counted in its `cost`; a `Tolerance` brings them along. Above 100
+        variables they hold with probability 0.999, and of momentum a stop comes after some
+        dozens of steps at a time.
     tail : Neumann or ImplicitCG, optional
         Adds an approximation of what the K steps leave out, B_∞ Σ_{k≥K} A_∞ᵏ ∇_w f (end of
         Section 3.3): the series of α_{T−K}, linearised at the oldest state w_{T−K}.
