@@ -255,8 +255,8 @@ def measure(
     >>> c = tb.bounds.measure(tb.problems.toy())
     >>> c.gamma, c.rate, c.B_norm, c.shape
     (0.1, 0.95, 0.1, (2, 2))
-    >>> c
-    <Constants N = 2, M = 2, T = 100; γ = 0.1; alpha 0.5; beta 1; A_norms 0.95; B_norms 0 … 0.1; ...
+    >>> c  # with all that has been measured by now
+    <Constants N = 2, M = 2, T = 100; γ = 0.1; alpha 0.5; beta 1; A_norms 0.95; ...>
     """
     if problem.namespace != "numpy":
         raise TypeError('measure runs SciPy, on the host: take problem.to("numpy")')

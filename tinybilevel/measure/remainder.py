@@ -126,7 +126,7 @@ class Remainders:
             seed=walk.seed,
             delta=walk.delta,
             low=False,
-            rtol=0.05,
+            rtol=0.2,
         ).high
         self.error = max(self.error, found.error)
         return found.value + found.error
