@@ -7,7 +7,13 @@ AISTATS 2019.
 from tinybilevel import bounds, data, problems, testing
 from tinybilevel.compiled import CompiledProblem, compile
 from tinybilevel.engine import Binomial, Checkpoint, Cost, Ring, Storage
-from tinybilevel.errors import ConvergenceWarning, DivergenceError, StabilityWarning
+from tinybilevel.errors import (
+    ConvergenceWarning,
+    DerivativeWarning,
+    DivergenceError,
+    StabilityWarning,
+    TruncationWarning,
+)
 from tinybilevel.maps import (
     Affine,
     Blocks,
@@ -70,6 +76,7 @@ __all__ = [
     "Compose",
     "ConvergenceWarning",
     "Cost",
+    "DerivativeWarning",
     "DivergenceError",
     "Exp",
     "FreshMinibatches",
@@ -99,6 +106,7 @@ __all__ = [
     "Storage",
     "Tolerance",
     "Transition",
+    "TruncationWarning",
     "bounds",
     "compile",
     "data",

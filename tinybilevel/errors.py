@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ConvergenceWarning", "DivergenceError", "StabilityWarning", "missing_extra"]
+__all__ = [
+    "ConvergenceWarning",
+    "DerivativeWarning",
+    "DivergenceError",
+    "StabilityWarning",
+    "TruncationWarning",
+    "missing_extra",
+]
 
 #: What pip has to install for each extra, as setup.cfg lists it.
 PACKAGES = {
@@ -16,7 +23,7 @@ PACKAGES = {
 
 
 class DivergenceError(ArithmeticError):
-    """The lower-level iteration left the finite numbers.
+    """The lower-level iteration, or an update of λ, left the finite numbers.
 
     Attributes
     ----------
@@ -29,6 +36,10 @@ class DivergenceError(ArithmeticError):
         The hyperparameters at which it happened.
     last_good : ndarray (N,) or None
         The last hyperparameters with a finite hypergradient, set by `tinybilevel.minimize`.
+    best_lam : ndarray (N,) or None
+        Of those that `tinybilevel.minimize` had evaluated, the ones with the lowest value.
+    best_value : float or None
+        The value there.
     """
 
     def __init__(self, message: str, *, t: int | None = None, norm: float = float("nan")) -> None:
@@ -37,15 +48,17 @@ class DivergenceError(ArithmeticError):
         self.norm = norm
         self.lam: Any = None
         self.last_good: Any = None
+        self.best_lam: Any = None
+        self.best_value: float | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions with keyword-only arguments do not survive a process pool otherwise.
-        return _rebuild, (str(self), self.t, self.norm, self.lam, self.last_good)
+        return _rebuild, (str(self), vars(self))
 
 
-def _rebuild(message: str, t: int | None, norm: float, lam: Any, last_good: Any) -> DivergenceError:
-    error = DivergenceError(message, t=t, norm=norm)
-    error.lam, error.last_good = lam, last_good
+def _rebuild(message: str, attributes: dict[str, Any]) -> DivergenceError:
+    error = DivergenceError(message)
+    vars(error).update(attributes)
     return error
 
 
@@ -53,8 +66,16 @@ class ConvergenceWarning(UserWarning):
     """An iterative solver stopped before it reached the tolerance it was asked for."""
 
 
+class DerivativeWarning(UserWarning):
+    """A derivative of the user's own does not fit the function that it belongs to."""
+
+
 class StabilityWarning(UserWarning):
     """The lower level's step size is beyond what its curvature allows: it does not settle."""
+
+
+class TruncationWarning(UserWarning):
+    """The hypergradient leaves out a part that truncation does not make small."""
 
 
 def missing_extra(need: str, extra: str, cause: ImportError) -> ImportError:

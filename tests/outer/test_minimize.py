@@ -28,6 +28,10 @@ def same(a, b):
         np.testing.assert_array_equal(a.history[name], b.history[name])
 
 
+def saved_updates(file):
+    return int(load_arrays(file)["iteration"]) if file.exists() else 0
+
+
 @pytest.mark.parametrize("optimizer", [tb.Adam(0.05), tb.SGD(0.05)])
 def test_it_is_the_plain_loop(optimizer):
     problem = tb.problems.toy()
@@ -117,7 +121,6 @@ def test_callback_sees_each_point_and_can_stop():
 
     def callback(progress):
         seen.append(progress)
-        progress.lam[:] = np.nan  # a copy: the run does not feel it
         return progress.iteration == 4
 
     result = toy(callback=callback)
@@ -188,7 +191,7 @@ def test_ctrl_c_keeps_every_whole_update(tmp_path, at):
 
     with pytest.raises(KeyboardInterrupt):
         toy(iterations=20, checkpoint=file, callback=interrupt)
-    assert int(load_arrays(file)["iteration"]) == at - 1
+    assert saved_updates(file) == at - 1
     same(toy(iterations=20, checkpoint=file, resume=True), toy(iterations=20))
 
 
@@ -213,7 +216,7 @@ def test_ctrl_c_in_the_middle_of_a_method(tmp_path, at):
     file = tmp_path / "run.npz"
     with pytest.raises(KeyboardInterrupt):
         toy(method=Interrupted([], at), iterations=20, checkpoint=file, checkpoint_every=100)
-    assert int(load_arrays(file)["iteration"]) == at - 1
+    assert saved_updates(file) == at - 1
     resumed = toy(method=Interrupted([], 0), iterations=20, checkpoint=file, resume=True)
     same(resumed, toy(iterations=20))
 
@@ -352,6 +355,22 @@ def test_a_missing_folder_is_named_before_the_run(tmp_path):
             TypeError,
             r"optimizer must be an Optimizer such as Adam\(0.1\), got 'adam'",
         ),
+        ({"problem": METHOD}, TypeError, r"problem must be .*: the method comes after it"),
+        ({"problem": np.ones(2)}, TypeError, "problem must be a BilevelProblem or a list, got"),
+        ({"lam0": METHOD}, TypeError, "lam0 must be a vector, got KRMD.*: pass it as method="),
+        ({"lam0": ADAM}, TypeError, "lam0 must be a vector, got Adam.*: pass it as optimizer="),
+        ({"method": ADAM}, TypeError, "method must be a Method .*: pass it as optimizer="),
+        ({"optimizer": METHOD}, TypeError, "optimizer must be an Optimizer"),
+        ({"callback": 3}, TypeError, "callback must be a function of a Progress, got 3"),
+        ({"projection": 3}, TypeError, "projection must be a function of lam, got 3"),
+        ({"warm_start": "yes"}, ValueError, 'warm_start must be False, True or "state", got'),
+        ({"gtol": -1e-3}, ValueError, "gtol must be at least 0, got -0.001"),
+        ({"gtol": np.nan}, ValueError, "gtol must be at least 0, got nan"),
+        ({"gtol": "1e-3"}, TypeError, "gtol must be a number, got '1e-3'"),
+        ({"keep_lam": -1}, ValueError, "keep_lam must be at least 0, got -1"),
+        ({"keep_lam": 0.5}, TypeError, "keep_lam must be an integer, got 0.5"),
+        ({"checkpoint": 3}, TypeError, "checkpoint must be the path of a file, got 3"),
+        ({"checkpoint": "."}, IsADirectoryError, "checkpoint must be the path of a file"),
         ({"iterations": -1}, ValueError, "iterations must be at least 0, got -1"),
         ({"iterations": 1.5}, TypeError, "iterations must be an integer, got 1.5"),
         ({"checkpoint_every": 0}, ValueError, "checkpoint_every must be at least 1"),
@@ -362,4 +381,50 @@ def test_a_missing_folder_is_named_before_the_run(tmp_path):
 )
 def test_wrong_arguments_are_named(options, error, message):
     with pytest.raises(error, match=message):
-        tb.minimize(tb.problems.toy(), **{"method": METHOD, **options})
+        tb.minimize(**{"problem": tb.problems.toy(), "method": METHOD, **options})
+
+
+@dataclass(frozen=True)
+class Own(tb.Method):
+    """A method that gives back what it is told to."""
+
+    changes: dict
+
+    def _evaluate(self, dynamics):
+        return replace(METHOD._evaluate(dynamics), **self.changes)
+
+
+@pytest.mark.parametrize("changes", [{"value": np.nan}, {"grad": np.array([1, np.inf])}])
+def test_a_method_of_the_users_own_that_leaves_the_finite_numbers_is_named(changes):
+    with pytest.raises(tb.DivergenceError, match="Own returned value") as caught:
+        toy(method=Own(changes))
+    np.testing.assert_array_equal(caught.value.lam, [1, 1])
+
+
+def test_a_step_of_the_optimizer_out_of_the_finite_numbers_is_not_blamed_on_lam():
+    with pytest.raises(tb.DivergenceError, match=r"update of SGD at .* moved lam\[0\] from 1 to -"):
+        toy(optimizer=tb.SGD(1e308))
+
+
+class Returning(tb.Optimizer):
+    def __init__(self, result):
+        self.result = result
+
+    def init(self, lam):
+        return {"m": 0 * lam}
+
+    def update(self, tau, lam, grad, state):
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "message"),
+    [
+        (np.ones(2), TypeError, r"update of Returning must return a pair \(lam, state\)"),
+        ((np.ones(3), {"m": 0}), ValueError, r"lam from update of Returning must have shape"),
+        ((np.ones(2), {"m": 0, "t": 0}), ValueError, r"must have the names that init gave it"),
+    ],
+)
+def test_what_an_optimizer_must_return_is_said(result, error, message):
+    with pytest.raises(error, match=message):
+        toy(optimizer=Returning(result))

@@ -74,6 +74,8 @@ class Folder:
             settings["iterations"] = done
         write_json(file, {"version": tinybilevel.__version__, "settings": settings})
         self._trim(done)
+        #: Updates to reach in all: what the file holds already, or more.
+        self.iterations: int = settings["iterations"]
 
     @property
     def checkpoint(self) -> Path:

@@ -19,8 +19,8 @@ from tinybilevel.compiled.compile import compile
 from tinybilevel.errors import ConvergenceWarning
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.objectives import L2Penalty, SoftmaxRegression
+from tinybilevel.outer import Progress, minimize
 from tinybilevel.outer.checkpoint import save_arrays
-from tinybilevel.outer.minimize import Progress, minimize
 from tinybilevel.outer.optimizers import Adam
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.problems import append_bias, hypercleaning, rejected
@@ -180,7 +180,7 @@ def _run(
         there,
         method=method,
         optimizer=Adam(config.lr),
-        iterations=config.iterations,
+        iterations=folder.iterations,
         callback=log,
         progress=progress,
         checkpoint=folder.checkpoint,

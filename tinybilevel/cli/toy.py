@@ -12,8 +12,8 @@ from tinybilevel.bounds import first_update
 from tinybilevel.cli import figures
 from tinybilevel.cli.folder import Folder, table, write_json
 from tinybilevel.methods.unrolled import KRMD, RMD
+from tinybilevel.outer import Progress, minimize
 from tinybilevel.outer.checkpoint import save_arrays
-from tinybilevel.outer.minimize import Progress, minimize
 from tinybilevel.outer.optimizers import SGD
 from tinybilevel.problems import toy
 
@@ -79,7 +79,7 @@ def run(config: Config, out: Path, *, resume: bool = False, progress: bool = Fal
         problem,
         method=method,
         optimizer=optimizer,
-        iterations=config.iterations,
+        iterations=folder.iterations,
         callback=log,
         progress=progress,
         checkpoint=folder.checkpoint,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,63 +15,20 @@ from tinybilevel.errors import DivergenceError, missing_extra
 from tinybilevel.methods.base import Hypergradient, Method
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.outer.bounds import Projection
+from tinybilevel.outer.identity import identity
 from tinybilevel.outer.optimizers import Adam, Optimizer
+from tinybilevel.outer.result import OptimizeResult, Progress
 from tinybilevel.outer.run import Run
+from tinybilevel.outer.tasks import Tasks
+from tinybilevel.outer.trail import Trail
+from tinybilevel.outer.watch import Watch, warn_of_zero_gradient
 from tinybilevel.problem import BilevelProblem
 
-__all__ = ["OptimizeResult", "Progress", "minimize"]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a callback is told after each evaluation, before λ moves.
-
-    Attributes
-    ----------
-    iteration : int
-        τ = 1, 2, ….
-    lam : ndarray (N,)
-        λ_τ, where the hypergradient was taken.
-    hypergradient : Hypergradient
-        What the method returned there.
-    """
-
-    iteration: int
-    lam: Array
-    hypergradient: Hypergradient
-
-
-@dataclass(frozen=True)
-class OptimizeResult:
-    """What `minimize` returns.
-
-    Attributes
-    ----------
-    lam : ndarray (N,)
-        The hyperparameters after the last update.
-    value : float
-        f(ŵ*, λ) at `lam`.
-    w : ndarray (M,)
-        ŵ* at `lam`.
-    iterations : int
-        Updates made, resumed ones included.
-    history : dict of str to ndarray (iterations,)
-        ``value`` and ``grad_norm`` at λ_1, λ_2, … and ``seconds``, the wall-clock time of the run
-        after each, earlier parts of a resumed run included.
-    stopped : str
-        ``"iterations"``, ``"gtol"`` or ``"callback"``.
-    """
-
-    lam: Array
-    value: float
-    w: Array
-    iterations: int
-    history: dict[str, Array]
-    stopped: str
+__all__ = ["minimize"]
 
 
 def minimize(
-    problem: BilevelProblem,
+    problem: BilevelProblem | Sequence[BilevelProblem],
     lam0: Any = None,
     method: Method | None = None,
     *,
@@ -80,22 +36,26 @@ def minimize(
     iterations: int = 1000,
     bounds: Any = None,
     projection: Callable[[Array], Array] | None = None,
-    warm_start: bool = False,
+    warm_start: bool | str = False,
     gtol: float = 0.0,
     callback: Callable[[Progress], Any] | None = None,
     progress: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 10,
     resume: bool = False,
+    keep_lam: bool | int = False,
+    check_derivatives: bool = True,
 ) -> OptimizeResult:
     """Minimise f(ŵ*(λ), λ) by following a method's hypergradients.
 
     Parameters
     ----------
-    problem : BilevelProblem
-        What to minimise.
+    problem : BilevelProblem or sequence of them
+        What to minimise; over many problems (tasks), which are functions of the same λ, the mean
+        of their values, by the mean of their hypergradients. A problem with `FreshMinibatches` is
+        given new ones at each update.
     lam0 : array_like (N,), optional
-        λ_1; by default the problem's own `lam0`.
+        λ_1; by default the problem's own `lam0`, on which many problems must agree.
     method : Method, optional
         By default `RMD`, the exact hypergradient.
     optimizer : Optimizer, optional
@@ -108,23 +68,36 @@ def minimize(
         λ_1, and λ after each update, is clipped to the box.
     projection : callable, optional
         λ → λ, applied after each update (and after `bounds`).
-    warm_start : bool
-        Start each lower level from the ŵ* before it, rather than from the problem's w_0. This
-        changes the problem: ŵ* then depends on all earlier λ, and B_0 is taken as 0.
+    warm_start : bool or "state"
+        True: start each lower level from the ŵ* before it, rather than from the problem's w_0.
+        "state": from all of w_T, so that momentum and Adam's moments, and its count of steps, go
+        on as well: with λ fixed, the lower levels are one long run. Either changes the problem: ŵ*
+        then depends on all earlier λ, and B_0 is taken as 0. Schedules begin anew.
     gtol : float
-        Stop when ‖hypergradient‖ ≤ gtol.
+        Stop when ‖hypergradient‖ ≤ gtol, at least 0.
     callback : callable, optional
-        Called with a `Progress` after each evaluation; a true value back stops the run.
+        Called with a `Progress` after each evaluation; a true value back stops the run. What it is
+        given cannot be written into.
     progress : bool
         Show a progress bar with the current value (needs tqdm).
     checkpoint : path-like, optional
         File that the run is saved to every `checkpoint_every` updates, at the end, and when it is
-        interrupted. It is replaced as a whole, so that a kill at any moment leaves a good one.
+        interrupted, once there has been an update. It is replaced as a whole, so that a kill at any
+        moment leaves a good one.
     checkpoint_every : int
         Updates between two saves.
     resume : bool
         Continue from `checkpoint`, bit for bit, if that file exists. Without it, an existing
-        file is refused rather than overwritten.
+        file is refused rather than overwritten. A file from another method, optimizer, horizon,
+        warm start, box, projection, λ_1 or data is refused; `iterations`, `gtol` and `callback`
+        may change, and act from the first resumed update.
+    keep_lam : bool or int
+        Keep λ in the history: True at every update, k at every k-th. That is N numbers each time
+        (5000 of them in float32 over 1000 updates: 20 MB); beside a checkpoint they are appended
+        to a file of their own, named as it with ".lam" added.
+    check_derivatives : bool
+        At the first evaluation, compare derivatives of your own with differences along one
+        direction each, which takes a few evaluations of them.
 
     Returns
     -------
@@ -133,11 +106,24 @@ def minimize(
     Raises
     ------
     DivergenceError
-        If the lower level diverges; its ``last_good`` is the last λ with a finite hypergradient.
+        If the lower level diverges, or an update leaves the finite numbers. Its ``last_good`` is
+        the last λ with a finite hypergradient, its ``best_lam`` the one with the lowest value.
     FileExistsError
         If `checkpoint` exists and `resume` is False.
     TypeError, ValueError
         If an argument is wrong, or the checkpoint belongs to another run.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the first hypergradient is exactly 0.
+    DerivativeWarning
+        If derivatives of your own do not fit their functions.
+    StabilityWarning
+        If the lower level's step size is beyond what its curvature allows, at the first evaluation
+        or at one with a value far above the first.
+    TruncationWarning
+        If w_0 depends on λ and the method leaves that out.
 
     Examples
     --------
@@ -148,68 +134,146 @@ def minimize(
     >>> result.lam.round(3)
     array([-0.   , -0.012])
     """
-    method, optimizer = method or RMD(), optimizer or Adam()
-    if not isinstance(method, Method):
-        raise TypeError(f"method must be a Method such as KRMD(K=5), got {method!r}")
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an Optimizer such as Adam(0.1), got {optimizer!r}")
+    tasks = Tasks.of(problem, warm_start)
+    method, optimizer = RMD() if method is None else method, optimizer or Adam()
+    _check_kinds(lam0, method, optimizer, callback, warm_start, gtol)
     iterations = as_count("iterations", iterations)
     checkpoint_every = as_count("checkpoint_every", checkpoint_every, minimum=1)
-    if resume and checkpoint is None:
-        raise ValueError("resume needs the checkpoint to resume from")
-    lam = problem.check(lam0)
+    stride = int(keep_lam) if isinstance(keep_lam, bool) else as_count("keep_lam", keep_lam)
+    path = _path(checkpoint, resume)
+    lam = tasks.check(lam0)
     project = Projection(bounds, projection, lam)
-    run = Run(project(lam.copy()), optimizer)
-    settings = f"{method!r} {optimizer!r} T={problem.T} warm_start={bool(warm_start)}"
-    path = None if checkpoint is None else Path(checkpoint)
-    if path is not None and not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent} is no folder; the checkpoint needs one")
+    run = Run(project(lam.copy()), optimizer, Trail(lam, stride))
+    settings = {
+        "method": identity(method),
+        "optimizer": identity(optimizer),
+        "problems": str(len(tasks.problems)),
+        "T": ", ".join(str(p.T) for p in tasks.problems),
+        "warm_start": repr(warm_start),
+        "bounds": identity(project.box),
+        "projection": identity(projection),
+        "keep_lam": str(stride),
+    }
     if path is not None and path.exists():
-        if not resume:
-            raise FileExistsError(f"{path} exists: pass resume=True to continue it, or remove it")
         run.load(path, settings)
-        if run.at.iteration and not warm_start:
-            _check_same_problem(problem, run, path)
+        if run.at.iteration > iterations:
+            raise ValueError(
+                f"{path} has {run.at.iteration} updates already: iterations must be at least "
+                f"that, got {iterations}"
+            )
+        _check_same_problem(tasks, run, path)
 
-    def here() -> BilevelProblem:
-        return problem.starting_at(run.at.w) if warm_start and run.at.iteration else problem
-
-    stopped = "iterations"
+    watch, stopped = Watch(method, check_derivatives), "iterations"
     started = time.perf_counter() - run.at.seconds
     bar = _bar(progress, run.at.iteration, iterations)
     try:
         while run.at.iteration < iterations:
-            r = method(here(), run.at.lam)
+            tau, at = run.at.iteration + 1, run.at
+            now = tasks.start(tau, at.states)
+            results = tasks.evaluate(method, now, at.lam)
+            r = tasks.join(results)
             norm = float(np.linalg.norm(r.grad))
-            told = Progress(run.at.iteration + 1, run.at.lam.copy(), r)
-            if callback is not None and callback(told):
+            _check_finite(r, norm, method, at.lam)
+            watch(now, at.lam, results, r.value, bool(warm_start))
+            if callback is not None and callback(Progress.of(tau, at.lam, r)):
                 stopped = "callback"
+            elif norm == 0:
+                stopped = "zero gradient"
+                if tau == 1:
+                    warn_of_zero_gradient(method)
             elif norm <= gtol:
                 stopped = "gtol"
             if stopped != "iterations":
                 break
-            run.update(r, norm, time.perf_counter() - started, project)
+            run.update(r, norm, time.perf_counter() - started, project, tasks.states(results))
             bar.set_postfix(value=f"{r.value:.4f}", grad=f"{norm:.1e}", refresh=False)
             bar.update()
             if path is not None and run.at.iteration % checkpoint_every == 0:
                 run.save(path, settings)
         # K = 0 runs the lower level alone.
-        last = KRMD(K=0)(here(), run.at.lam)
+        now = tasks.start(run.at.iteration + 1, run.at.states)
+        last = tasks.join(tasks.evaluate(KRMD(K=0), now, run.at.lam))
     except DivergenceError as error:
         error.last_good = run.at.last_good
+        error.best_lam, error.best_value = run.at.best_lam, run.at.best_value
         raise
     finally:
         bar.close()
-        if path is not None:  # also on Ctrl-C and after an error
+        # Also on Ctrl-C and after an error, but not of a run that has not begun.
+        if path is not None and run.at.iteration:
             run.save(path, settings)
-    return OptimizeResult(run.at.lam, last.value, last.w, run.at.iteration, run.arrays(), stopped)
+    best = run.seen(last.value)
+    return OptimizeResult(
+        best.lam,
+        last.value,
+        last.w,
+        best.iteration,
+        run.arrays(),
+        stopped,
+        best.lam if best.best_lam is None else best.best_lam,
+        best.best_value,
+    )
 
 
-def _check_same_problem(problem: BilevelProblem, run: Run, path: Path) -> None:
-    """Refuse a checkpoint whose last value this problem does not give: other data, say."""
-    here, was = KRMD(K=0)(problem, run.at.last_good).value, run.history["value"][-1]
+def _check_kinds(
+    lam0: Any, method: Any, optimizer: Any, callback: Any, warm_start: Any, gtol: Any
+) -> None:
+    if isinstance(lam0, Method | Optimizer):
+        name = "method" if isinstance(lam0, Method) else "optimizer"
+        raise TypeError(f"lam0 must be a vector, got {lam0!r}: pass it as {name}=")
+    if not isinstance(method, Method):
+        hint = ": pass it as optimizer=" if isinstance(method, Optimizer) else ""
+        raise TypeError(f"method must be a Method such as KRMD(K=5), got {method!r}{hint}")
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an Optimizer such as Adam(0.1), got {optimizer!r}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of a Progress, got {callback!r}")
+    if not (isinstance(warm_start, bool) or warm_start == "state"):
+        raise ValueError(f'warm_start must be False, True or "state", got {warm_start!r}')
+    if isinstance(gtol, bool) or not isinstance(gtol, int | float | np.floating | np.integer):
+        raise TypeError(f"gtol must be a number, got {gtol!r}")
+    if not gtol >= 0:
+        raise ValueError(f"gtol must be at least 0, got {gtol}")
+
+
+def _path(checkpoint: Any, resume: bool) -> Path | None:
+    if checkpoint is None:
+        if resume:
+            raise ValueError("resume needs the checkpoint to resume from")
+        return None
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise TypeError(f"checkpoint must be the path of a file, got {checkpoint!r}")
+    path = Path(checkpoint)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is no folder; the checkpoint needs one")
+    if path.is_dir():
+        raise IsADirectoryError(f"checkpoint must be the path of a file, {path} is a folder")
+    if path.exists() and not resume:
+        raise FileExistsError(f"{path} exists: pass resume=True to continue it, or remove it")
+    return path
+
+
+def _check_finite(r: Hypergradient, norm: float, method: Method, lam: Array) -> None:
+    """Refuse what a method of the user's own may return."""
+    finite = np.isfinite(norm) or bool(np.isfinite(r.grad).all())
+    if not (finite and np.isfinite(r.value)):
+        error = DivergenceError(
+            f"{type(method).__name__} returned value {r.value} and a hypergradient of norm {norm}"
+        )
+        error.lam = lam.copy()
+        raise error
+
+
+def _check_same_problem(tasks: Tasks, run: Run, path: Path) -> None:
+    """Refuse a checkpoint whose last value these problems do not give: other data, say."""
+    at = run.at
+    if at.last_good is None:
+        return
+    now = tasks.start(at.iteration, at.before)
+    found = tasks.evaluate(KRMD(K=0), now, at.last_good)
+    here, was = tasks.join(found).value, run.history["value"][-1]
     # Rounding may differ from one machine to another.
-    if abs(here - was) > np.sqrt(np.finfo(run.at.lam.dtype).eps) * max(abs(here), abs(was)):
+    if abs(here - was) > np.sqrt(np.finfo(at.lam.dtype).eps) * max(abs(here), abs(was)):
         raise ValueError(
             f"{path} belongs to another problem: at its last λ, f was {was:.6g}; here it is "
             f"{here:.6g}"
