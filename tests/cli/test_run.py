@@ -1,6 +1,7 @@
 """``tinybilevel run``, as its user types it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -115,10 +116,11 @@ def test_exact_gradient_is_logged_where_it_was_asked_for(tmp_path):
         (["--noise", "half"], "argument --noise: must be a share, from 0 to 1, got 'half'"),
         (["--lr", "0"], "argument --lr: must be a number above 0, got '0'"),
         (["--lr", "inf"], "argument --lr: must be a number above 0, got 'inf'"),
-        (["--step-size", "-1"], "argument --step-size: must be a number above 0"),
+        (["--step-size", "-1"], 'argument --step-size: must be a number above 0, or "auto"'),
+        (["--step-size", "fast"], """or "auto", got 'fast'"""),
         (["--data-dir", "here"], "argument --data-dir: the digits come with scikit-learn"),
         (["--data", "mnist", "--data-dir", "nowhere"], "data_dir lacks a file"),
-        (["--step-size", "1e30", "--iterations", "1"], "likely cause: step size"),
+        (["--step-size", "1e30", "--iterations", "1", "--allow-unstable"], "likely cause: step"),
     ],
 )
 def test_errors_are_one_line_that_names_the_argument(tmp_path, capsys, args, message):
@@ -222,6 +224,51 @@ def test_the_two_baselines_are_classifiers_of_their_own(tmp_path):
     assert result["test_accuracy_uncleaned"] == accuracy(split.X_train, split.y_train, 0.0)
     assert result["test_accuracy_clean_rows"] == accuracy(split.X_val, split.y_val, 30.0)
     assert (result["corrupted"], result["recall"]) == (0, None)
+
+
+def test_a_step_size_beyond_what_the_curvature_allows_is_refused(tmp_path, capsys):
+    out = tmp_path / "run"
+    unstable = [*HYPERCLEANING, "--iterations", 2, "--step-size", 100, "--out", out]
+    assert run(*unstable) == 2
+    error = capsys.readouterr().err
+    assert "step size γ = 100 against smoothness β ≈ 0.57 at w_0 (stable for γ < 3.51" in error
+    assert "--step-size auto takes one that does; --allow-unstable goes on with this" in error
+    assert not out.exists()
+
+    assert run(*unstable, "--allow-unstable") == 0
+    error = capsys.readouterr().err
+    assert error.count("tinybilevel: warning: the lower level does not settle: step size") == 1
+    assert "tinybilevel: warning: the validation loss ended at " in error
+    result = json.loads((out / "result.json").read_text())
+    assert ["γ = 100" in w for w in result["warnings"]] == [True, False]
+    assert "of a classifier that knows nothing" in result["warnings"][1]
+    assert result["validation_loss"] > np.log(10)
+
+
+def test_auto_is_one_over_the_smoothness(tmp_path):
+    out = tmp_path / "run"
+    assert run(*HYPERCLEANING, "--iterations", 2, "--step-size", "auto", "--out", out) == 0
+    rng = np.random.default_rng(0)
+    split = tb.data.digits().split(seed=rng)
+    X = tb.problems.append_bias(split.X_train).astype(np.float64)
+    p = np.full(10, 0.1)  # at W = 0
+    H = np.kron(np.diag(p) - np.outer(p, p), 0.5 * X.T @ X / 600)
+    beta = np.linalg.eigvalsh(H)[-1] + 2e-3 / 600
+    result = json.loads((out / "result.json").read_text())
+    assert result["step_size"] == pytest.approx(1 / beta, rel=1e-3)
+    assert result["warnings"] == []
+    assert json.loads((out / "config.json").read_text())["settings"]["step_size"] == "auto"
+
+
+@pytest.mark.data
+def test_fashion_mnist_is_refused_at_the_step_size_of_table_2(tmp_path, capsys):
+    if "TINYBILEVEL_DATA" not in os.environ:
+        pytest.skip("needs Fashion-MNIST in TINYBILEVEL_DATA")
+    fashion = ["run", "hypercleaning", "--data", "fashion", "--T", 2, "--K", 1, "--iterations", 1]
+    assert run(*fashion, "--out", tmp_path / "one") == 2
+    assert "step size γ = 1 against smoothness" in capsys.readouterr().err
+    assert run(*fashion, "--step-size", "auto", "--out", tmp_path / "auto") == 0
+    assert capsys.readouterr().err.count("warning") == 0
 
 
 def test_folders_are_named_by_what_differs(tmp_path, monkeypatch, capsys):

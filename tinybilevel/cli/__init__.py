@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tinybilevel.cli.arguments import count, parser_settings, positive, share
+from tinybilevel.cli.arguments import count, parser_settings, positive, share, step_size
+from tinybilevel.errors import StabilityWarning
 
 __all__ = ["main"]
 
@@ -50,7 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             word, status = ("terminated", 143)
         print(f"\n{word}: {args.kept(args)}", file=sys.stderr)
         return status
-    except (ArithmeticError, ImportError, OSError, RuntimeError, ValueError, UserWarning) as error:
+    except StabilityWarning as error:
+        print(
+            f"tinybilevel: error: {error}\n  --step-size auto takes one that does; "
+            "--allow-unstable goes on with this one",
+            file=sys.stderr,
+        )
+        return 2
+    except (ArithmeticError, ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"tinybilevel: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -114,6 +122,7 @@ def _hypercleaning(run: Any) -> None:
             "run hypercleaning",
             "run hypercleaning --data mnist --K 5 --out runs/mnist",
             "run hypercleaning --data mnist --K 5 --iterations 2000 --out runs/mnist --resume",
+            "run hypercleaning --data fashion --step-size auto",
         ),
     )
     add = parser.add_argument
@@ -130,7 +139,17 @@ def _hypercleaning(run: Any) -> None:
     add("--noise", type=share, default=0.5, help="share of wrong training labels (default 0.5)")
     add("--seed", type=count(0), default=0, help="of the split and the wrong labels (default 0)")
     add("--lr", type=positive, default=0.3, help="rate of the outer Adam (default 0.3)")
-    add("--step-size", type=positive, default=1.0, help="γ of the lower level (default 1)")
+    add(
+        "--step-size",
+        type=step_size,
+        default=1.0,
+        help='γ of the lower level, or "auto": 1/β, measured by a power iteration (default 1)',
+    )
+    add(
+        "--allow-unstable",
+        action="store_true",
+        help="warn of a γ beyond 2/β, rather than refuse it",
+    )
     _device(add)
     add(
         "--exact-every",
@@ -148,7 +167,14 @@ def _hypercleaning(run: Any) -> None:
             parser.error("argument --data-dir: the digits come with scikit-learn, not from a file")
         config = _config(Config, args)
         args.out = args.out or default_folder("hypercleaning", config, "data", "K", "seed")
-        run(config, args.out, data_dir=args.data_dir, resume=args.resume, progress=True)
+        run(
+            config,
+            args.out,
+            data_dir=args.data_dir,
+            resume=args.resume,
+            progress=True,
+            allow_unstable=args.allow_unstable,
+        )
 
     parser.set_defaults(command=command)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["count", "kept_warnings", "parser_settings", "positive", "share"]
+__all__ = ["count", "kept_warnings", "parser_settings", "positive", "share", "step_size"]
 
 
 def count(minimum: int) -> Callable[[str], int]:
@@ -42,6 +42,16 @@ def positive(text: str) -> float:
     x = _float(text)
     if not 0 < x < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return x
+
+
+def step_size(text: str) -> float | str:
+    """Return "auto" or a finite number above 0, or refuse the text."""
+    if text == "auto":
+        return text
+    x = _float(text)
+    if not 0 < x < math.inf:
+        raise argparse.ArgumentTypeError(f'must be a number above 0, or "auto", got {text!r}')
     return x
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from tinybilevel.cli import figures
 from tinybilevel.cli.arguments import kept_warnings
 from tinybilevel.cli.folder import Folder, peak_memory_mb, table, write_json
 from tinybilevel.compiled.compile import compile
-from tinybilevel.errors import ConvergenceWarning
+from tinybilevel.engine.stability import check, largest_curvature
+from tinybilevel.errors import ConvergenceWarning, StabilityWarning
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.objectives import L2Penalty, SoftmaxRegression
 from tinybilevel.outer import Progress, minimize
@@ -41,7 +43,8 @@ _LOADERS: dict[str, Callable[..., data.Dataset]] = {
 class Config:
     """Settings of one run; λ_1 = 0, 5000 + 5000 examples (600 + 600 for the digits), float32.
 
-    `device` is "cpu", or "gpu" for the compiled loop on CuPy's arrays; `step_size` is γ.
+    `device` is "cpu", or "gpu" for the compiled loop on CuPy's arrays; `step_size` is γ,
+    or "auto" for 1/β with β measured at w_0.
     """
 
     data: str = "digits"
@@ -51,7 +54,7 @@ class Config:
     noise: float = 0.5
     seed: int = 0
     lr: float = 0.3
-    step_size: float = 1.0
+    step_size: float | str = 1.0
     exact_every: int = 0
     device: str = "cpu"
 
@@ -111,6 +114,7 @@ def run(
     data_dir: Path | None = None,
     resume: bool = False,
     progress: bool = False,
+    allow_unstable: bool = False,
 ) -> Result:
     """Clean the training labels of a data set, and write all that was found to a folder.
 
@@ -127,13 +131,21 @@ def run(
         Continue the run that `out` holds.
     progress : bool
         Show a progress bar and print the final table.
+    allow_unstable : bool
+        Warn of a step size beyond what the curvature allows, rather than refuse it.
 
     Returns
     -------
     Result
+
+    Raises
+    ------
+    StabilityWarning
+        If γ is beyond 2/β at w_0 or w_T, at equal weights, and not `allow_unstable`: the lower
+        level does not settle, and what it is differentiated at means nothing.
     """
-    with kept_warnings(ConvergenceWarning) as warned:
-        return _run(config, out, data_dir, resume, progress, warned)
+    with kept_warnings(ConvergenceWarning, StabilityWarning) as warned:
+        return _run(config, out, data_dir, resume, progress, allow_unstable, warned)
 
 
 def _run(
@@ -142,6 +154,7 @@ def _run(
     data_dir: Path | None,
     resume: bool,
     progress: bool,
+    allow_unstable: bool,
     warned: list[str],
 ) -> Result:
     load = _LOADERS[config.data]
@@ -149,15 +162,11 @@ def _run(
     rng = np.random.default_rng(config.seed)
     split = dataset.split(seed=rng)
     y, corrupted = data.corrupt_labels(split.y_train, config.noise, len(dataset.class_names), rng)
-    problem = hypercleaning(
-        split.X_train,
-        y,
-        split.X_val,
-        split.y_val,
-        T=config.T,
-        step_size=config.step_size,
-        regularization=REGULARIZATION,
-    )
+    problem = _problem(split, y, config)
+    with warnings.catch_warnings():
+        if not allow_unstable:
+            warnings.simplefilter("error", StabilityWarning)
+        check(problem)
     there = problem if config.device == "cpu" else compile(problem.to("cupy"))
     method = KRMD(K=config.K)
     method.cost(problem)  # refuses a K that T does not allow before anything is written
@@ -187,6 +196,14 @@ def _run(
         resume=resume,
     )
     loss = cast(SoftmaxRegression, problem.upper)
+    guess = float(np.log(loss.n_classes))
+    if r.value > guess:
+        warnings.warn(
+            f"the validation loss ended at {r.value:.3g}, above the {guess:.3g} of a classifier "
+            "that knows nothing: the lower level does not settle with this step size",
+            StabilityWarning,
+            stacklevel=2,
+        )
     lam, w = to_numpy(r.lam), to_numpy(r.w)
     marked = rejected(lam)
 
@@ -232,6 +249,25 @@ def _run(
         print(_report(config, result, len(split.y_val)))
         print(f"\nwritten to {out}/")
     return result
+
+
+def _problem(split: data.Split, y: Array, config: Config) -> BilevelProblem:
+    def build(step_size: float) -> BilevelProblem:
+        return hypercleaning(
+            split.X_train,
+            y,
+            split.X_val,
+            split.y_val,
+            T=config.T,
+            step_size=step_size,
+            regularization=REGULARIZATION,
+        )
+
+    if config.step_size != "auto":
+        return build(float(config.step_size))
+    problem = build(1.0)
+    theta, descent = problem.hyper_map(problem.lam0), cast(GradientDescent, problem.transition)
+    return build(1 / largest_curvature(descent.objective, descent.initial(theta), theta))
 
 
 def _gamma(problem: BilevelProblem) -> float:
