@@ -68,6 +68,7 @@ class BilevelProblem:
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
         object.__setattr__(self, "T", as_count("T", self.T))
+        self.transition.check_horizon(self.T)
         if self.lam0 is not None:
             if on_device(self.lam0):
                 object.__setattr__(self, "namespace", "cupy")

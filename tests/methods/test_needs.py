@@ -71,7 +71,7 @@ def test_the_lower_level_alone_needs_no_product():
 
 
 class Halfway(tb.Transition):
-    def step(self, t, w, lam, out=None):
+    def step(self, t, w, lam):
         return never()
 
 
@@ -132,7 +132,7 @@ def test_a_map_without_its_product_is_refused(phi, lacks):
 class OwnProduct(tb.GradientDescent):
     """Writes its own product, so that the objective's is not asked for."""
 
-    def vjp(self, t, w, lam, alpha, out=None):
+    def vjp(self, t, w, lam, alpha):
         return 0.9 * alpha, 0.1 * alpha
 
 

@@ -241,7 +241,7 @@ STATE, THETA = cases.state(TRANSITION), cases.hyperparameters()
 
 def earlier(name):
     """Call a method with t − 1: a stale batch, a schedule read one late."""
-    return lambda right: lambda t, *args, **out: getattr(right, name)(t - 1, *args, **out)
+    return lambda right: lambda t, *args: getattr(right, name)(t - 1, *args)
 
 
 def halves_swapped(x):
@@ -285,21 +285,6 @@ def drop(block):
     return change
 
 
-def ignores_out(right):
-    return lambda t, w, lam, out=None: right.step(t, w, lam)
-
-
-def half_of_out(right):
-    def step(t, w, lam, out=None):
-        result = right.step(t, w, lam)
-        if out is None:
-            return result
-        out[:6] = result[:6]
-        return out
-
-    return step
-
-
 TRANSITION_SABOTAGES = {
     "A: sign": dict(vjp=of_A(np.negative)),
     "A: missing ½": dict(vjp=of_A(lambda x: 2 * x)),
@@ -331,8 +316,6 @@ TRANSITION_SABOTAGES = {
     "both: B zero": dict(vjp=of_B(lambda h: 0 * h), jvp=without("jvp", 4)),
     "both: sign": dict(vjp=scaled("vjp", -1, -1), jvp=scaled("jvp", -1)),
     "step: sign": dict(step=scaled("step", -1)),
-    "step: out ignored": dict(step=ignores_out),
-    "step: out half filled": dict(step=half_of_out),
     "B0: sign": dict(initial_vjp=scaled("initial_vjp", -1)),
     "B0: zero": dict(initial_vjp=scaled("initial_vjp", 0)),
     "B0: index shifted": dict(initial_vjp=changed("initial_vjp", shift)),
@@ -359,7 +342,7 @@ def test_right_transition():
 @pytest.mark.parametrize("name", TRANSITION_SABOTAGES)
 def test_wrong_transition(name, t):
     wrong = sabotaged(TRANSITION, **TRANSITION_SABOTAGES[name])
-    with pytest.raises(AssertionError, match=r"Nesterov: (adjoint|Taylor slopes|step does not)"):
+    with pytest.raises(AssertionError, match=r"Nesterov: (adjoint|Taylor slopes)"):
         check_transition(wrong, STATE, THETA, t=t)
 
 

@@ -35,7 +35,7 @@ def test_the_bound_on_real_digits():
 class Sabotaged(tb.GradientDescent):
     """Gradient descent with a fault in its vjp."""
 
-    def vjp(self, t, w, lam, alpha, out=None):
+    def vjp(self, t, w, lam, alpha):
         A_alpha, B_alpha = super().vjp(t, w, lam, alpha)
         return 2 * alpha - A_alpha, B_alpha  # α + γHα
 

@@ -1,4 +1,4 @@
-"""What holds for each transition: right adjoints, pure calls, `out`, the dtype of its inputs."""
+"""What holds for each transition: right adjoints, pure calls, the dtype of its inputs."""
 
 import pickle
 
@@ -20,14 +20,6 @@ def case(request):
 @pytest.mark.parametrize("t", [0, 2])
 def test_adjoints(case, t):
     tb.testing.assert_transition_adjoints(*case, t=t, seed=t, tol=1e-12)
-
-
-def test_out_holds_what_step_returns(case):
-    transition, w, lam = case
-    for t in range(3):
-        out = np.full(2 * w.size, np.nan)[: w.size]
-        assert transition.step(t, w, lam, out=out) is out
-        np.testing.assert_array_equal(out, transition.step(t, w, lam))
 
 
 def test_a_call_leaves_no_trace(case):

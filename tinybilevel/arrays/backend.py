@@ -24,6 +24,7 @@ __all__ = [
     "as_float",
     "as_labels",
     "block_size",
+    "block_sums",
     "call_user",
     "check_pair",
     "check_shape",
@@ -356,6 +357,13 @@ def group_sums(groups: Array, x: Array, count: int) -> Array:
     sums = np.zeros_like(x, shape=count + 1, dtype=np.float64)
     np.add.at(sums, groups, x)
     return sums[:count]
+
+
+def block_sums(groups: Array, starts: Array, x: Array) -> Array:
+    """Return the sums of consecutive blocks of x: they begin at `starts`, `groups` counts them."""
+    if x.shape != groups.shape:
+        raise ValueError(f"expected a vector in blocks, of shape {groups.shape}, got {x.shape}")
+    return group_sums(groups, x, starts.size) if on_device(x) else np.add.reduceat(x, starts)
 
 
 def like(model: Any, x: Any) -> Any:

@@ -49,9 +49,7 @@ class Dynamics:
 
     def step(self, t: int, w: Array, out: Array) -> Array:
         self.transitions += 1
-        result = self.transition.step(t, w, self.theta, out=out)
-        if result is not out:  # a transition of the user's own may not write into `out`
-            out[...] = check_shape("step", result, out.shape)
+        out[...] = check_shape("step", self.transition.step(t, w, self.theta), out.shape)
         return out
 
     def advance(self, w: Array, start: int, stop: int, work: Array) -> Array:
@@ -60,9 +58,9 @@ class Dynamics:
             w = self.step(t, w, out=work[t % 2])
         return w
 
-    def vjp(self, t: int, w: Array, alpha: Array, out: tuple[Array, Array]) -> tuple[Array, Array]:
+    def vjp(self, t: int, w: Array, alpha: Array) -> tuple[Array, Array]:
         self.products += 1
-        result = self.transition.vjp(t, w, self.theta, alpha, out=out)
+        result = self.transition.vjp(t, w, self.theta, alpha)
         return check_pair("vjp", result, w.shape, self.theta.shape)
 
     def initial_vjp(self, alpha: Array) -> Array:

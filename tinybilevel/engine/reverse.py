@@ -49,12 +49,10 @@ def backward(
     h = h.astype(promote(h, alpha, dynamics.w0))
     squares, count = np.empty_like(h, shape=K + 1), 1
     squares[0] = alpha @ alpha
-    # α_{t−1} is written beside α_t, by turns.
-    work, B_alpha = np.empty_like(h, shape=(2, alpha.size)), np.empty_like(h)
     for t, w in states:
         if enough is not None and enough(t + 1, float(np.sqrt(squares[count - 1]))):
             break
-        alpha, B_alpha = dynamics.vjp(t, w, alpha, out=(work[count % 2], B_alpha))
+        alpha, B_alpha = dynamics.vjp(t, w, alpha)
         h += B_alpha
         squares[count] = alpha @ alpha
         count += 1

@@ -182,9 +182,7 @@ def assert_transition_adjoints(
     }
     name = type(transition).__name__
     _require_errors(name, errors, tol)
-    stepped, out = transition.step(t, w, lam).copy(), np.full_like(w, np.nan)
-    transition.step(t, w, lam, out=out)
-    require(np.array_equal(out, stepped), f"{name}: step does not write its result into out")
+    stepped = transition.step(t, w, lam).copy()
     both = transition.jvp(t, w, lam, dw, dlam)
     slopes = {
         "step_slope": taylor_slope(

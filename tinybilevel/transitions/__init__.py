@@ -2,7 +2,7 @@
 
 from tinybilevel.transitions.adam import AdamTransition
 from tinybilevel.transitions.base import Transition
-from tinybilevel.transitions.coefficient import Learned
+from tinybilevel.transitions.coefficient import Learned, PerEntry, PerStep
 from tinybilevel.transitions.gradient_descent import GradientDescent
 from tinybilevel.transitions.minibatches import FreshMinibatches, minibatches
 from tinybilevel.transitions.momentum import HeavyBall, Nesterov
@@ -15,6 +15,8 @@ __all__ = [
     "HeavyBall",
     "Learned",
     "Nesterov",
+    "PerEntry",
+    "PerStep",
     "ProximalGradient",
     "Transition",
     "minibatches",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, promote
+from tinybilevel.arrays.backend import Array
 from tinybilevel.transitions.gradient_descent import GradientTransition
 
 __all__ = ["AdamTransition"]
@@ -55,86 +55,49 @@ class AdamTransition(GradientTransition):
             raise ValueError(f"eps must be greater than 0, got {eps}")
         self.beta1, self.beta2, self.eps = float(beta1), float(beta2), float(eps)
 
-    def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
-        out = np.empty_like(w, dtype=promote(w, lam)) if out is None else out
-        (x, m, s), (x_next, m_next, s_next) = _thirds(w), _thirds(out)
-        grad = self.at(t).grad(x, lam)
-        self._moments(t, m, s, grad, out=(m_next, s_next, x_next))
-        D = np.add(x_next, self.eps, out=x_next)  # √ŝ + ε
-        np.divide(m_next, D, out=x_next)
-        x_next *= self.step_size(t, lam)
-        x_next /= self._rest(self.beta1, t)
-        np.subtract(x, x_next, out=x_next)
-        return out
+    def step(self, t: int, w: Array, lam: Array) -> Array:
+        (w, m, s), gamma = _thirds(w), self.step_size(t, lam)
+        m, s = self._moments(m, s, self.at(t).grad(w, lam))
+        D = np.sqrt(s / self._rest(self.beta2, t)) + self.eps
+        return np.concatenate([w - gamma * (m / D) / self._rest(self.beta1, t), m, s])
 
-    def _moments(self, t: int, m: Array, s: Array, grad: Array, out: tuple[Array, ...]) -> None:
-        """Write m', s' and √ŝ."""
-        m_next, s_next, root = out
-        np.multiply(m, self.beta1, out=m_next)
-        m_next += np.multiply(grad, 1 - self.beta1, out=root)
-        np.multiply(s, self.beta2, out=s_next)
-        s_next += np.multiply(np.multiply(grad, grad, out=root), 1 - self.beta2, out=root)
-        np.sqrt(np.divide(s_next, self._rest(self.beta2, t), out=root), out=root)
-
-    def vjp(
-        self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
-    ) -> tuple[Array, Array]:
-        A_alpha, B_alpha = out or (np.empty_like(alpha, dtype=promote(alpha, w, lam)), None)
-        (x, m, s), (a, b, c), (v, b_last, c_last) = _thirds(w), _thirds(alpha), _thirds(A_alpha)
-        g, gamma = self.at(t), self.step_size(t, lam)
-        grad = g.grad(x, lam)
-        m_hat, s_next, root, term = (self._vector(n, v) for n in ("m", "s", "root", "term"))
-        self._moments(t, m, s, grad, out=(m_hat, s_next, root))
-        m_hat /= self._rest(self.beta1, t)
-        D = np.add(root, self.eps, out=s_next)
-        droot = self._droot(t, root)
-        # The move is −γ m̂/D: what of a goes to m', and through √ŝ to s'.
-        step = np.multiply(a, gamma, out=self._vector("step", v))
-        step /= D
-        np.subtract(b, np.divide(step, self._rest(self.beta1, t), out=term), out=b_last)
-        step *= m_hat
-        step /= D
-        step *= droot
-        np.add(c, step, out=c_last)
-        # Both moments follow ∇g: u = (1−β₁) b' + 2 (1−β₂) ∇g ∘ c'.
-        u = np.multiply(grad, c_last, out=step)
-        u *= 2 * (1 - self.beta2)
-        u += np.multiply(b_last, 1 - self.beta1, out=term)
-        hessian, mixed = g.grad_vjp(x, lam, u)
-        B_alpha = np.positive(mixed, out=B_alpha)
+    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
+        (w, m, s), (a, b, c) = _thirds(w), _thirds(alpha)
+        g, gamma, c1 = self.at(t), self.step_size(t, lam), self._rest(self.beta1, t)
+        grad = g.grad(w, lam)
+        m_hat, D, rho = self._parts(t, m, s, grad)
+        b = b - gamma * a / D / c1
+        c = c + gamma * a / D * m_hat / D * rho
+        hessian, B_alpha = g.grad_vjp(
+            w, lam, (1 - self.beta1) * b + 2 * (1 - self.beta2) * (grad * c)
+        )
         if self.step_size.learned:
-            np.multiply(a, m_hat, out=term)
-            term /= D
-            B_alpha = self.step_size.pull(np.negative(term, out=term), B_alpha)
-        np.add(a, hessian, out=v)
-        b_last *= self.beta1
-        c_last *= self.beta2
-        return A_alpha, B_alpha
+            B_alpha = B_alpha - self.step_size.pull(a * m_hat / D, lam)
+        return np.concatenate([a + hessian, self.beta1 * b, self.beta2 * c]), B_alpha
 
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
-        dx, dm, ds = _thirds(dw)
-        g, gamma = self.at(t), self.step_size(t, lam)
-        x, m, s = _thirds(w)
-        grad = g.grad(x, lam)
-        m_hat, _, root = moments = tuple(np.empty_like(m, dtype=promote(w, lam)) for _ in range(3))
-        self._moments(t, m, s, grad, out=moments)
-        m_hat /= self._rest(self.beta1, t)
-        D = root + self.eps
-        dgrad = g.grad_jvp(x, lam, dx, dlam)
+        (w, m, s), (dw, dm, ds) = _thirds(w), _thirds(dw)
+        g, gamma, c1 = self.at(t), self.step_size(t, lam), self._rest(self.beta1, t)
+        grad, dgrad = g.grad(w, lam), g.grad_jvp(w, lam, dw, dlam)
+        m_hat, D, rho = self._parts(t, m, s, grad)
         dm = self.beta1 * dm + (1 - self.beta1) * dgrad
         ds = self.beta2 * ds + 2 * (1 - self.beta2) * grad * dgrad
-        moved = dx - gamma * dm / (D * self._rest(self.beta1, t))
-        moved += gamma * m_hat / D**2 * self._droot(t, root) * ds
+        moved = dw - gamma * dm / (D * c1) + gamma * m_hat / D**2 * rho * ds
         if self.step_size.learned:
-            moved -= self.step_size.push(dlam) * m_hat / D
+            moved = moved - self.step_size.push(dlam) * m_hat / D
         return np.concatenate([moved, dm, ds])
 
-    def _droot(self, t: int, root: Array) -> Array:
-        """∂√ŝ/∂s' = 1/(2 √ŝ (1−β₂^{t+1})), and 0 where ŝ = 0; written over √ŝ."""
-        positive = np.sign(root, out=self._vector("positive", root))
-        root *= 2 * self._rest(self.beta2, t)
-        root += np.subtract(1, positive, out=self._vector("zero", root))
-        return np.divide(positive, root, out=root)
+    def _moments(self, m: Array, s: Array, grad: Array) -> tuple[Array, Array]:
+        """Return m' and s'."""
+        m = self.beta1 * m + (1 - self.beta1) * grad
+        return m, self.beta2 * s + (1 - self.beta2) * (grad * grad)
+
+    def _parts(self, t: int, m: Array, s: Array, grad: Array) -> tuple[Array, Array, Array]:
+        """Return m̂, D = √ŝ + ε and ρ = ∂√ŝ/∂s' = 1/(2 (1−β₂^{t+1}) √ŝ), which is 0 where ŝ = 0."""
+        m, s = self._moments(m, s, grad)
+        c1, c2 = self._rest(self.beta1, t), self._rest(self.beta2, t)
+        root = np.sqrt(s / c2)
+        return m / c1, root + self.eps, np.sign(root) / (2 * c2 * root + (root == 0))
 
     def _rest(self, beta: float, t: int) -> float:
         return 1 - beta ** (self._steps_before + t + 1)

@@ -14,8 +14,10 @@ from tinybilevel.arrays.backend import (
     as_count,
     as_float,
     block_size,
+    call_user,
     check_pair,
     check_shape,
+    frozen,
     take_block,
 )
 from tinybilevel.objectives import Objective
@@ -36,15 +38,14 @@ class Transition(Movable):
     ``initial(lam)``                     (M,)          w_0 = Ξ_0(λ)
     ``initial_vjp(lam, alpha)``          (N,)          B_0 α
     ``initial_jvp(lam, dlam)``           (M,)          dλ B_0
-    ``step(t, w, lam, out=None)``        (M,)          Ξ_{t+1}(w_t, λ), t = 0 … T−1
-    ``vjp(t, w, lam, alpha, out=None)``  ((M,), (N,))  A_{t+1} α and B_{t+1} α, at w = w_t
+    ``step(t, w, lam)``                  (M,)          Ξ_{t+1}(w_t, λ), t = 0 … T−1
+    ``vjp(t, w, lam, alpha)``            ((M,), (N,))  A_{t+1} α and B_{t+1} α, at w = w_t
     ``jvp(t, w, lam, dw, dlam)``         (M,)          dw A_{t+1} + dλ B_{t+1}, at w = w_t
     ``readout(w)``                       (≤ M,)        what the upper level sees of the state
     ===================================  ============  ==========================================
 
     ``w`` is the whole state: momentum and other buffers follow the lower-level variable in it.
-    ``out``, an array or a pair of them, is where results may be written instead of into new arrays;
-    it never overlaps what goes in.
+    What goes in is not to be written into; the engine copies each new state to where it is kept.
 
     Parameters
     ----------
@@ -85,13 +86,11 @@ class Transition(Movable):
         """Return dλ B_0, (M,)."""
         return self._pad(self._initial.jvp(lam, dlam))
 
-    def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
-        """Return Ξ_{t+1}(w_t, λ), written into `out` where given."""
+    def step(self, t: int, w: Array, lam: Array) -> Array:
+        """Return Ξ_{t+1}(w_t, λ), (M,)."""
         raise TypeError(f"{type(self).__name__} must define step")
 
-    def vjp(
-        self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
-    ) -> tuple[Array, Array]:
+    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
         """Return A_{t+1} α, (M,), and B_{t+1} α, (N,), in one pass."""
         raise TypeError(f"{type(self).__name__} must define vjp")
 
@@ -179,6 +178,17 @@ class Transition(Movable):
         other._steps_before = as_count("steps_before", steps_before)
         return other
 
+    def check_horizon(self, T: int) -> None:
+        """Refuse what does not reach for T steps, such as a schedule or batches that end before.
+
+        A `BilevelProblem` asks when it is built.
+
+        Raises
+        ------
+        ValueError
+            Naming the argument.
+        """
+
     def at_iteration(self, tau: int) -> Self:
         """Return the dynamics of outer update τ = 1, 2, …: itself where no batches are drawn."""
         return self
@@ -231,22 +241,17 @@ class FunctionTransition(Transition):
         given = product != "jvp" or self._jvp is not None
         return None if given or writes(self, FunctionTransition, product) else (self, product)
 
-    def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
-        result = check_shape("step", self._step(t, w, lam), w.shape)
-        if out is None:
-            return result
-        out[...] = result
-        return out
+    def step(self, t: int, w: Array, lam: Array) -> Array:
+        return check_shape("step", call_user("step", self._step, t, w, lam), w.shape)
 
-    def vjp(
-        self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
-    ) -> tuple[Array, Array]:
-        return check_pair("vjp", self._vjp(t, w, lam, alpha), w.shape, lam.shape)
+    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
+        result = call_user("vjp", self._vjp, t, w, lam, alpha)
+        return check_pair("vjp", result, w.shape, lam.shape)
 
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         if self._jvp is None:
             return super().jvp(t, w, lam, dw, dlam)
-        return check_shape("jvp", self._jvp(t, w, lam, dw, dlam), w.shape)
+        return check_shape("jvp", call_user("jvp", self._jvp, t, w, lam, dw, dlam), w.shape)
 
 
 class Initial(Movable):
@@ -263,20 +268,28 @@ class Initial(Movable):
         elif callable(initial):
             raise TypeError("initial must come with its products: (Ξ_0, vjp) or (Ξ_0, vjp, jvp)")
         elif self._block is None:
-            # A private copy: a problem does not change when the caller's array does.
-            self.fixed = as_float("initial", initial, ndim=1).copy()
+            self.fixed = frozen("initial", as_float("initial", initial, ndim=1))
+
+    @property
+    def size(self) -> int | None:
+        """Entries of w_0, where they are known without λ."""
+        if self.fixed is not None:
+            return self.fixed.size
+        return None if self._block is None else block_size(self._block)
 
     def __call__(self, lam: Array) -> Array:
         # A copy: the caller may write into it.
         if self.fixed is not None:
             return self.fixed.copy()
         if self._block is not None:
-            return take_block(lam, self._block, block_size(self._block)).copy()
-        return as_float("initial", self._functions[0](lam), ndim=1, finite=False).copy()
+            return take_block(lam, self._block, self.size).copy()
+        w = call_user("initial", self._functions[0], lam)
+        return as_float("initial", w, ndim=1, finite=False).copy()
 
     def vjp(self, lam: Array, alpha: Array) -> Array:
         if self._functions:
-            return check_shape("the vjp of initial", self._functions[1](lam, alpha), lam.shape)
+            h = call_user("the vjp of initial", self._functions[1], lam, alpha)
+            return check_shape("the vjp of initial", h, lam.shape)
         h = np.zeros_like(lam, dtype=np.result_type(lam, alpha))
         if self._block is not None:
             h[self._block] = alpha
@@ -287,9 +300,11 @@ class Initial(Movable):
             return np.zeros_like(self.fixed)
         if self._block is not None:
             return dlam[self._block]
+        w = self(lam)
         if len(self._functions) == 3:
-            return self._functions[2](lam, dlam)
-        dw = np.zeros_like(self(lam))
+            dw = call_user("the jvp of initial", self._functions[2], lam, dlam)
+            return check_shape("the jvp of initial", dw, w.shape)
+        dw = np.zeros_like(w)
         for j in range(dw.size):
             unit = np.zeros_like(dw)
             unit[j] = 1

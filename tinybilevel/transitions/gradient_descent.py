@@ -9,11 +9,11 @@ from typing import Any, Self
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count, moved, on_device, to_numpy
-from tinybilevel.arrays.workspace import FRESH, Workspace, bound
+from tinybilevel.arrays.workspace import bound
 from tinybilevel.objectives import Objective
 from tinybilevel.products import Missing
 from tinybilevel.transitions.base import Transition
-from tinybilevel.transitions.coefficient import as_coefficient
+from tinybilevel.transitions.coefficient import Coefficient, as_coefficient
 
 __all__ = ["GradientDescent", "GradientTransition"]
 
@@ -41,8 +41,6 @@ class GradientTransition(Transition):
     """
 
     objective: Objective
-    #: Where a product puts what it needs on the way; see `Objective`.
-    _work = FRESH
 
     def __init__(
         self,
@@ -71,6 +69,23 @@ class GradientTransition(Transition):
             other.batches = [moved(to_numpy(batch), namespace) for batch in self.batches]
         return other
 
+    def check_horizon(self, T: int) -> None:
+        if self.batches is not None and len(self.batches) < T:
+            raise ValueError(
+                f"batches has {len(self.batches)} entries, one for each step, and T = {T} steps "
+                "are run"
+            )
+        for part in vars(self).values():
+            if isinstance(part, Coefficient):
+                part.check(T, self._initial.size)
+
+    def initial(self, lam: Array) -> Array:
+        w = super().initial(lam)
+        for part in vars(self).values():
+            if isinstance(part, Coefficient):
+                part.check(None, self.readout(w).size)
+        return w
+
     def at_iteration(self, tau: int) -> Self:
         if self._draw is None:
             return self
@@ -90,12 +105,8 @@ class GradientTransition(Transition):
 
     def bound(self) -> Self:
         other = copy.copy(self)
-        other.objective, other._work = bound(self.objective), Workspace()
+        other.objective = bound(self.objective)
         return other
-
-    def _vector(self, name: str, *operands: Array) -> Array:
-        """Return working memory of the first operand's shape."""
-        return self._work(name, operands[0].shape, *operands)
 
     def at(self, t: int) -> Objective:
         """Return the objective that step t follows."""
@@ -127,28 +138,23 @@ class GradientDescent(GradientTransition):
     array([1.9 , 1.95])
     """
 
-    def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
-        move = np.multiply(self.at(t).grad(w, lam), self.step_size(t, lam), out=out)
-        return np.subtract(w, move, out=out)
+    def step(self, t: int, w: Array, lam: Array) -> Array:
+        return w - self.step_size(t, lam) * self.at(t).grad(w, lam)
 
-    def vjp(
-        self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
-    ) -> tuple[Array, Array]:
-        A_alpha, B_alpha = out or (None, None)
-        g = self.at(t)
-        hessian, mixed = g.grad_vjp(w, lam, np.multiply(alpha, self.step_size(t, lam), out=A_alpha))
-        B_alpha = np.negative(mixed, out=B_alpha)
+    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
+        g, gamma = self.at(t), self.step_size(t, lam)
+        hessian, mixed = g.grad_vjp(w, lam, gamma * alpha)
+        B_alpha = -mixed
         if self.step_size.learned:
-            pull = np.multiply(g.grad(w, lam), alpha, out=self._vector("pull", alpha, w, lam))
-            B_alpha = self.step_size.pull(np.negative(pull, out=pull), B_alpha)
-        return np.subtract(alpha, hessian, out=A_alpha), B_alpha
+            B_alpha = B_alpha - self.step_size.pull(g.grad(w, lam) * alpha, lam)
+        return alpha - hessian, B_alpha
+
+    def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
+        g, gamma = self.at(t), self.step_size(t, lam)
+        moved = dw - gamma * g.grad_jvp(w, lam, dw, dlam)
+        if self.step_size.learned:
+            moved = moved - self.step_size.push(dlam) * g.grad(w, lam)
+        return moved
 
     def largest_step(self, t: int, lam: Array, beta: float) -> float | None:
         return 2 / beta if beta > 0 else np.inf  # where |1 − γβ| = 1
-
-    def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
-        g = self.at(t)
-        moved = dw - self.step_size(t, lam) * g.grad_jvp(w, lam, dw, dlam)
-        return (
-            moved - self.step_size.push(dlam) * g.grad(w, lam) if self.step_size.learned else moved
-        )

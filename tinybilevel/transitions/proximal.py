@@ -38,54 +38,36 @@ class ProximalGradient(GradientTransition):
         super().__init__(objective, step_size, initial, batches=batches)
         self.l1 = as_coefficient("l1", l1)
 
-    def step(self, t: int, w: Array, lam: Array, out: Array | None = None) -> Array:
-        gamma = self.step_size(t, lam)
-        z = np.multiply(self.at(t).grad(w, lam), gamma, out=out)
-        z = np.subtract(w, z, out=z)
-        size = np.abs(z, out=self._vector("size", z))
-        size -= gamma * self.l1(t, lam)
-        return np.copysign(np.maximum(size, 0, out=size), z, out=z)
+    def step(self, t: int, w: Array, lam: Array) -> Array:
+        gamma, tau = self.step_size(t, lam), self.l1(t, lam)
+        z = w - gamma * self.at(t).grad(w, lam)
+        return np.copysign(np.maximum(np.abs(z) - gamma * tau, 0), z)
 
-    def vjp(
-        self, t: int, w: Array, lam: Array, alpha: Array, out: tuple[Array, Array] | None = None
-    ) -> tuple[Array, Array]:
-        A_alpha, B_alpha = out or (None, None)
+    def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
         g, gamma, tau = self.at(t), self.step_size(t, lam), self.l1(t, lam)
         grad = g.grad(w, lam)
-        z = np.multiply(grad, gamma, out=self._vector("z", w, grad))
-        z = np.subtract(w, z, out=z)
-        c = np.multiply(alpha, self._active(z, gamma * tau), out=A_alpha)
-        scaled = self._vector("scaled", c, z)
-        hessian, mixed = g.grad_vjp(w, lam, np.multiply(c, gamma, out=scaled))
-        B_alpha = np.negative(mixed, out=B_alpha)
-        sign = np.sign(z, out=z)
+        z = w - gamma * grad
+        c = self._active(z, gamma * tau) * alpha
+        hessian, mixed = g.grad_vjp(w, lam, gamma * c)
+        B_alpha = -mixed
         if self.step_size.learned:
-            pull = np.multiply(sign, tau, out=scaled)
-            pull += grad
-            pull *= c
-            B_alpha = self.step_size.pull(np.negative(pull, out=pull), B_alpha)
+            B_alpha = B_alpha - self.step_size.pull((grad + tau * np.sign(z)) * c, lam)
         if self.l1.learned:
-            pull = np.multiply(sign, c, out=scaled)
-            pull *= gamma
-            B_alpha = self.l1.pull(np.negative(pull, out=pull), B_alpha)
-        return np.subtract(c, hessian, out=A_alpha), B_alpha
-
-    def largest_step(self, t: int, lam: Array, beta: float) -> float | None:
-        return 2 / beta if beta > 0 else np.inf  # the soft threshold never expands
+            B_alpha = B_alpha - self.l1.pull(gamma * np.sign(z) * c, lam)
+        return c - hessian, B_alpha
 
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         g, gamma, tau = self.at(t), self.step_size(t, lam), self.l1(t, lam)
         grad = g.grad(w, lam)
         z = w - gamma * grad
-        dz = dw - gamma * g.grad_jvp(w, lam, dw, dlam)
+        dz = dw - gamma * g.grad_jvp(w, lam, dw, dlam) - gamma * self.l1.push(dlam) * np.sign(z)
         if self.step_size.learned:
-            dz -= self.step_size.push(dlam) * (grad + tau * np.sign(z))
-        dz -= gamma * self.l1.push(dlam) * np.sign(z)
-        return dz * self._active(z, gamma * tau)
+            dz = dz - self.step_size.push(dlam) * (grad + tau * np.sign(z))
+        return self._active(z, gamma * tau) * dz
+
+    def largest_step(self, t: int, lam: Array, beta: float) -> float | None:
+        return 2 / beta if beta > 0 else np.inf  # the soft threshold never expands
 
     def _active(self, z: Array, kappa: Any) -> Array:
-        """Return where soft(z, κ) moves with z, 1 or 0; a threshold of 0 is the identity."""
-        beyond = np.abs(z, out=self._vector("active", z))
-        beyond -= kappa
-        np.sign(np.maximum(beyond, 0, out=beyond), out=beyond)
-        return np.maximum(beyond, kappa == 0, out=beyond)
+        """Return d, where soft(z, κ) moves with z; a threshold of 0 is the identity."""
+        return (np.abs(z) > kappa) | (kappa == 0)
