@@ -42,7 +42,8 @@ def test_adam_stays_put_and_finite_without_a_gradient():
     [
         (lambda: tb.SGD(0), "lr must be greater than 0"),
         (lambda: tb.SGD(np.nan), "lr must be greater than 0"),
-        (lambda: tb.SGD(1, decay=-1), "decay must be at least 0, got -1"),
+        (lambda: tb.SGD(1, decay=-1), "decay must be at least 0 and finite, got -1"),
+        (lambda: tb.SGD(1, decay=np.inf), "decay must be at least 0 and finite, got inf"),
         (lambda: tb.Adam(-0.1), "lr must be greater than 0"),
         (lambda: tb.Adam(beta1=1), r"beta1 must lie in \[0, 1\), got 1"),
         (lambda: tb.Adam(eps=0), "eps must be greater than 0"),
@@ -50,4 +51,20 @@ def test_adam_stays_put_and_finite_without_a_gradient():
 )
 def test_wrong_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: tb.SGD("0.1"), "lr"),
+        (lambda: tb.SGD(np.ones(2)), "lr"),
+        (lambda: tb.SGD(True), "lr"),
+        (lambda: tb.SGD(0.1, decay=None), "decay"),
+        (lambda: tb.Adam(beta1="0.9"), "beta1"),
+        (lambda: tb.Adam(eps=None), "eps"),
+    ],
+)
+def test_what_is_no_number_is_named(make, name):
+    with pytest.raises(TypeError, match=f"{name} must be a number, got "):
         make()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,8 +50,9 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         _check_positive("lr", self.lr)
-        if not self.decay >= 0:
-            raise ValueError(f"decay must be at least 0, got {self.decay}")
+        _check_real("decay", self.decay)
+        if not 0 <= self.decay < np.inf:
+            raise ValueError(f"decay must be at least 0 and finite, got {self.decay}")
 
     def init(self, lam: Array) -> State:
         return {}
@@ -82,6 +84,7 @@ class Adam(Optimizer):
         _check_positive("lr", self.lr)
         _check_positive("eps", self.eps)
         for name in ("beta1", "beta2"):
+            _check_real(name, getattr(self, name))
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
 
@@ -96,5 +99,11 @@ class Adam(Optimizer):
 
 
 def _check_positive(name: str, x: float) -> None:
+    _check_real(name, x)
     if not (np.isfinite(x) and x > 0):
         raise ValueError(f"{name} must be greater than 0 and finite, got {x}")
+
+
+def _check_real(name: str, x: Any) -> None:
+    if isinstance(x, bool) or not isinstance(x, int | float | np.floating | np.integer):
+        raise TypeError(f"{name} must be a number, got {x!r}")
