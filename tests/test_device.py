@@ -125,7 +125,7 @@ METHODS = (
 )
 
 
-@pytest.mark.filterwarnings("ignore:KRMD stopped")
+@pytest.mark.filterwarnings("ignore:KRMD stopped", "ignore:.*takes w_T for a minimum")
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_methods(name, method, device):

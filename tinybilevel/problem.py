@@ -16,7 +16,7 @@ from tinybilevel.transitions import Transition
 __all__ = ["BilevelProblem"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BilevelProblem:
     """min_λ f(ŵ*(λ), λ), where ŵ*(λ) = w_T is what T steps of a transition return, eq. (1) and (4).
 
@@ -82,6 +82,15 @@ class BilevelProblem:
         a, b = self.lam0, other.lam0
         same = a is b or (a is not None and b is not None and bool(np.array_equal(a, b)))
         return same and self._parts() == other._parts()
+
+    def __repr__(self) -> str:
+        g, lam0 = self.transition.objective, self.lam0
+        of = "" if g is None else f" of {type(g).__name__}"
+        start = "" if lam0 is None else f", lam0 {lam0.shape} {lam0.dtype}"
+        return (
+            f"{type(self).__name__}({type(self.transition).__name__}{of}, T={self.T}, "
+            f"upper {type(self.upper).__name__}, hyper_map {type(self.hyper_map).__name__}{start})"
+        )
 
     def __hash__(self) -> int:
         return hash(self._parts())

@@ -22,7 +22,10 @@ METHODS = [
     tb.Neumann(6),
 ]
 
+ANYWHERE = pytest.mark.filterwarnings("ignore:Neumann takes w_T for a minimum")
 
+
+@ANYWHERE
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_cost_is_predicted(method):
     for problem in (engine_cases.long(9), engine_cases.long(10, tb.AdamTransition)):

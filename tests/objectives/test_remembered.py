@@ -75,6 +75,7 @@ METHODS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*takes w_T for a minimum")
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("remember", [1, 5, 12, 99])

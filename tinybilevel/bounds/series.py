@@ -12,7 +12,8 @@ from tinybilevel.arrays.backend import Array, as_count
 from tinybilevel.bounds.assumptions import Assumption, at, proposition_3_1_assumptions
 from tinybilevel.measure.constants import Constants, measure, step_size
 from tinybilevel.methods.base import Method
-from tinybilevel.methods.implicit import ImplicitCG, Neumann
+from tinybilevel.methods.implicit import ImplicitCG
+from tinybilevel.methods.series import Neumann
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.problem import BilevelProblem
 

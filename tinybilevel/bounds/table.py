@@ -7,7 +7,8 @@ from typing import Any
 
 from tinybilevel.engine.storage import Checkpoint
 from tinybilevel.methods.base import Method
-from tinybilevel.methods.unrolled import FMD, KRMD, RMD
+from tinybilevel.methods.forward import FMD
+from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.problem import BilevelProblem
 
 __all__ = ["Table1Row", "table_1"]

@@ -13,7 +13,7 @@ import numpy as np
 from tinybilevel.arrays.backend import Array, check_shape, on_device, promote, to_numpy
 from tinybilevel.engine.dynamics import Cost
 from tinybilevel.maps import HyperMap, Identity
-from tinybilevel.methods.base import Hypergradient
+from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.objectives import Objective
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.transitions import Transition
@@ -75,7 +75,8 @@ class QuadraticOnHost(Loop):
         value = kernel(lam, K, w, grad, norms)
         if not math.isfinite(value):
             return None
-        return Hypergradient(value, grad, w, K, norms, _cost(self.T, K, 2 * w.nbytes))
+        cost = _cost(self.T, K, 2 * w.nbytes)
+        return Hypergradient(value, grad, w, K, norms, cost, _lower=(problem, lam.copy()))
 
     def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
         if on_device(lams) or lams.dtype != np.float64:
@@ -111,14 +112,22 @@ class HostLoop(Loop):
         return np.require(theta, requirements=["C", "W"])
 
     def result(
-        self, lam: Array, value: float, h: Array, w: Array, K: int, norms: Any
+        self,
+        problem: BilevelProblem,
+        lam: Array,
+        value: float,
+        h: Array,
+        w: Array,
+        K: int,
+        norms: Any,
     ) -> Hypergradient | None:
         """Pull h back to λ; None where anything is not finite."""
         grad = self.pull(lam, h)
         if not math.isfinite(value) or not np.isfinite(grad).all() or not np.isfinite(w).all():
             return None
         cost = Cost(self.T, K, (max(K, 1) + 1) * w.nbytes)
-        return Hypergradient(value, grad, w, K, np.asarray(norms, float), cost)
+        norms = np.asarray(norms, float)
+        return Hypergradient(value, grad, w, K, norms, cost, _lower=(problem, lam.copy()))
 
     def pull(self, lam: Array, h: Array) -> Array:
         return check_shape("the vjp of hyper_map", self.hyper_map.vjp(lam, h), lam.shape)
@@ -134,7 +143,7 @@ class DenseOnHost(HostLoop):
             return None
         w, h = np.empty(kernel.M, kernel.dtype), np.empty_like(theta)
         norms = np.empty(K + 1, kernel.dtype)
-        return self.result(lam, float(kernel(theta, K, w, h, norms)), h, w, K, norms)
+        return self.result(problem, lam, float(kernel(theta, K, w, h, norms)), h, w, K, norms)
 
     def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
         direct = type(self.hyper_map) is Identity
@@ -173,7 +182,7 @@ class CleaningOnHost(HostLoop):
         with np.errstate(over="ignore", invalid="ignore"):
             value, alpha, h = f.value(w, theta), f.grad(w, theta), f.grad_lam(w, theta).copy()
             squares = [alpha @ alpha, *kernel.backward(run, alpha, h)]
-            return self.result(lam, value, h, w, K, np.sqrt(squares))
+            return self.result(problem, lam, value, h, w, K, np.sqrt(squares))
 
 
 class QuadraticOnDevice(Loop):
@@ -202,7 +211,8 @@ class CleaningOnDevice(Loop):
         if not all(bool(np.isfinite(x).all()) for x in (value, grad, w)):
             return None
         norms = to_numpy(np.sqrt(squares)).astype(float)
-        return Hypergradient(value, grad, w, K, norms, Cost(self.T, K, (max(K, 1) + 1) * w.nbytes))
+        cost = Cost(self.T, K, (max(K, 1) + 1) * w.nbytes)
+        return Hypergradient(value, grad, w, K, norms, cost, _lower=(problem, lam.copy()))
 
 
 def _if_finite(values: Array, grads: Array) -> tuple[Array, Array] | None:

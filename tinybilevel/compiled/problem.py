@@ -31,7 +31,7 @@ def _(method: KRMD, T: int) -> int | None:
     return K if K is not None and K <= T else method._steps(T)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CompiledProblem(BilevelProblem):
     """What `tinybilevel.compile` returns; it equals the problem that was compiled."""
 

@@ -81,6 +81,8 @@ class Dynamics:
         """Return f, α_T = ∇_w f over the whole state, and h_T = ∇_θ f, at the readout of w_T."""
         x, f = self.transition.readout(w), self.problem.upper
         grad = check_shape("grad of upper", f.grad(x, self.theta), x.shape)
+        if grad.dtype.kind != "f":  # a constant one may be of whole numbers
+            grad = grad.astype(promote(grad, x))
         h = check_shape("grad_lam of upper", f.grad_lam(x, self.theta), self.theta.shape)
         return float(f.value(x, self.theta)), self.transition.readout_vjp(grad), h
 

@@ -1,87 +1,19 @@
-"""What a method is, and what it returns."""
+"""What a method is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float, check_shape, like, moved, to_numpy
+from tinybilevel.arrays.backend import Array, as_float, like, moved
 from tinybilevel.engine.dynamics import Cost, Dynamics
+from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.products import Missing
 
-__all__ = ["Hypergradient", "Method"]
-
-
-@dataclass(frozen=True)
-class Hypergradient:
-    """What a method returns.
-
-    Attributes
-    ----------
-    value : float
-        f(ŵ*, λ).
-    grad : ndarray (N,)
-        The hypergradient, exact or approximate.
-    w : ndarray (M,)
-        ŵ* = w_T, the lower-level variable without its buffers.
-    K : int
-        Terms taken: backward steps of `KRMD` (T for the exact methods), terms of `Neumann`,
-        iterations of `ImplicitCG`.
-    alpha_norms : ndarray (K + 1,)
-        ‖α_T‖, …, ‖α_{T−K}‖ where the method runs the backward recursion; empty elsewhere.
-    cost : Cost
-        What was run and held.
-    residual : float
-        Relative residual of the linear system of `ImplicitCG`; 0 elsewhere.
-    converged : bool
-        False where an iterative method stopped before its tolerance.
-    bound : float or None
-        What a `Tolerance` certifies: ‖grad − d_λ f‖ is at most this. None where there is none.
-    state : ndarray or None
-        w_T with its buffers, where the transition has any: what `BilevelProblem.continuing` takes.
-    """
-
-    value: float
-    grad: Array
-    w: Array
-    K: int
-    alpha_norms: Array
-    cost: Cost
-    residual: float = 0.0
-    converged: bool = True
-    bound: float | None = None
-    state: Array | None = None
-
-    @classmethod
-    def at(
-        cls,
-        dynamics: Dynamics,
-        w: Array,
-        value: float,
-        h: Array,
-        K: int,
-        norms: Any = (),
-        **solver: Any,
-    ) -> Hypergradient:
-        """Pull h back from θ to λ, and check that all of the result is finite."""
-        grad = pull_back(dynamics, w, h, value)
-        # Copies, so that a result does not keep a storage alive.
-        state = w.copy() if dynamics.transition.n_buffers else None
-        w = dynamics.transition.readout(w).copy()
-        norms = to_numpy(norms).astype(float)
-        return cls(value, grad, w, K, norms, dynamics.cost(), state=state, **solver)
-
-
-def pull_back(dynamics: Dynamics, w: Array, h: Array, value: float = 0.0) -> Array:
-    """Return h by λ, an array that is nobody else's; check that it, w_T and f are finite."""
-    grad = dynamics.problem.hyper_map.vjp(dynamics.lam, h)
-    grad = check_shape("the vjp of hyper_map", grad, dynamics.lam.shape)
-    dynamics.check(w, value, grad)
-    return grad.copy()
+__all__ = ["Method"]
 
 
 def lacks(method: Method, level: str, missing: Missing) -> TypeError:

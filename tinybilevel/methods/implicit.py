@@ -1,81 +1,21 @@
-"""Implicit differentiation: conjugate gradients on eq. (11), and the Neumann series of eq. (12)."""
+"""Implicit differentiation by conjugate gradients on eq. (11)."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count, on_device
 from tinybilevel.engine.dynamics import Dynamics
-from tinybilevel.engine.reverse import backward
-from tinybilevel.engine.storage import Ring
 from tinybilevel.errors import ConvergenceWarning
-from tinybilevel.methods.base import Hypergradient, Method, lacks
+from tinybilevel.methods.base import lacks
+from tinybilevel.methods.series import Series, SeriesSum
 from tinybilevel.problem import BilevelProblem
 
-__all__ = ["ImplicitCG", "Neumann", "Series"]
-
-
-class SeriesSum(NamedTuple):
-    """h with the series added to it, and how the sum was reached."""
-
-    h: Array
-    K: int
-    norms: Any = ()
-    residual: float = 0.0
-    converged: bool = True
-
-
-class Series(Method):
-    """B_∞ Σ_k A_∞ᵏ α, linearised at one state: a method at w_T, and the tail of a `KRMD`."""
-
-    def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
-        w, _ = Ring().run(dynamics, 0)
-        value, alpha, h = dynamics.upper(w)
-        h, K, norms, residual, converged = self.add(dynamics, dynamics.T, w, alpha, h)
-        return Hypergradient.at(
-            dynamics, w, value, h, K, norms, residual=residual, converged=converged
-        )
-
-    def add(self, dynamics: Dynamics, t: int, w: Array, alpha: Array, h: Array) -> SeriesSum:
-        """Add the series of α = α_t to h = h_t, linearised at w = w_t."""
-        raise TypeError(f"{type(self).__name__} must define add")
-
-
-@dataclass(frozen=True)
-class Neumann(Series):
-    """∇_λ f + B_∞ Σ_{k<K} A_∞ᵏ ∇_w f, eq. (12) cut after K terms, both linearised at w_T.
-
-    It is the backward recursion fed with w_T at every step. Where w_T is a stationary point, it
-    equals `KRMD` from a run that has long converged.
-
-    Parameters
-    ----------
-    K : int
-        Terms of the series, at least 0.
-    """
-
-    K: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "K", as_count("K", self.K))
-
-    @property
-    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
-        """See `Method`."""
-        return ("step", "vjp") if self.K > 0 else ("step",)
-
-    def add(self, dynamics: Dynamics, t: int, w: Array, alpha: Array, h: Array) -> SeriesSum:
-        last = max(t - 1, 0)  # the step that led to w_t
-        repeated = ((last, w) for _ in range(self.K))
-        _, h, norms = backward(dynamics, repeated, alpha, h, self.K)
-        return SeriesSum(h, self.K, norms)
-
-    def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:
-        return T, self.K, 2
+__all__ = ["ImplicitCG"]
 
 
 @dataclass(frozen=True)
@@ -92,16 +32,21 @@ class ImplicitCG(Series):
     tol : float
         Relative residual ‖H q − ∇_w f‖ / ‖∇_w f‖ to stop at. 0 with `K` given runs K iterations,
         fewer only where the residual underflows, and asks for no more.
+    damping : float
+        δ ≥ 0: solves (H + δI) q = ∇_w f instead. Where H is singular or indefinite, δ above the
+        most negative eigenvalue gives a solution; where it is not, a bias of order δ.
 
     Warns
     -----
     ConvergenceWarning
-        If `tol` > 0 is not reached, or the Hessian is seen not to be positive definite. The
+        If `tol` > 0 is not reached; if H + δI is seen not to be positive definite, where CG stops
+        and keeps what it has; or if ∇_w g(w_T) is not small, as (11) holds at a minimum only. The
         result then says ``converged=False`` and holds the residual that was reached.
     """
 
     K: int | None = None
     tol: float = 1e-10
+    damping: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.K is not None:
@@ -110,6 +55,13 @@ class ImplicitCG(Series):
             raise ValueError(f"tol must lie in [0, 1), got {self.tol}")
         if self.K is None and self.tol == 0:
             raise ValueError("give K, tol > 0 or both: CG would have nothing to stop at")
+        if not 0 <= self.damping < np.inf:
+            raise ValueError(f"damping must be finite and at least 0, got {self.damping}")
+
+    def __repr__(self) -> str:
+        # Without the default, as in `KRMD`.
+        extra = f", damping={self.damping!r}" if self.damping else ""
+        return f"ImplicitCG(K={self.K!r}, tol={self.tol!r}{extra})"
 
     def require(self, problem: BilevelProblem) -> None:
         super().require(problem)
@@ -134,45 +86,53 @@ class ImplicitCG(Series):
         # A velocity's share of α drops out of the series: derived in docs/guides/truncation.md.
         w, b = dynamics.transition.readout(w), dynamics.transition.readout(alpha)
         scale = float(np.linalg.norm(b))
-        iterations, curvature = 0, np.inf
+        q, iterations, indefinite = np.zeros_like(b), 0, False
+
+        def damped(v: Array) -> tuple[Array, Array]:
+            dynamics.products += 1
+            Hv, mixed = g.grad_vjp(w, theta, v)
+            return (Hv + self.damping * v if self.damping else Hv), mixed
 
         def hessian(v: Array) -> Array:
-            nonlocal curvature
-            dynamics.products += 1
-            Hv, _ = g.grad_vjp(w, theta, v)
-            curvature = min(curvature, float(v @ Hv))
+            Hv, _ = damped(v)
+            if not v @ Hv > 0:
+                raise NotPositiveDefinite
             return Hv
 
-        def count(_: Array) -> None:
-            nonlocal iterations
-            iterations += 1
+        def keep(x: Array) -> None:
+            nonlocal q, iterations
+            q, iterations = x, iterations + 1  # CG goes on in the same array
 
         eps = np.finfo(b.dtype)
         operator = LinearOperator((w.size, w.size), matvec=hessian, dtype=b.dtype)
         # atol stops a residual whose square underflows: CG would divide by it.
         atol = float(eps.tiny) ** 0.5
-        with np.errstate(divide="ignore"):  # a singular H is reported below
-            q, _ = cg(operator, b, rtol=self.tol, atol=atol, maxiter=self.K, callback=count)
-        dynamics.products += 1
-        Hq, mixed = g.grad_vjp(w, theta, q)
+        try:
+            cg(operator, b, rtol=self.tol, atol=atol, maxiter=self.K, callback=keep)
+        except NotPositiveDefinite:
+            indefinite = True
+        Hq, mixed = damped(q)
         residual = float(np.linalg.norm(Hq - b)) / scale if scale else 0.0
         # CG's own residual drifts from the true one by rounding; a factor of 10 is let pass.
         missed = self.tol > 0 and residual > 10 * max(self.tol, float(eps.eps))
-        indefinite = scale > 0 and curvature <= 0
         if missed or indefinite:
             warnings.warn(
                 f"ImplicitCG stopped after {iterations} iterations at a relative residual of "
                 f"{residual:.1e}: "
                 + (
-                    "H is not positive definite"
+                    "H is not positive definite; damping= makes it so"
                     if indefinite
                     else f"tol = {self.tol:.1e} is not met"
                 ),
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=6,
             )
         converged = not (missed or indefinite)
         return SeriesSum(h - mixed, iterations, residual=residual, converged=converged)
 
     def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:
         return T, (10 * M if self.K is None else self.K) + 1, 2
+
+
+class NotPositiveDefinite(Exception):
+    """CG has met a direction v with vᵀHv ≤ 0."""

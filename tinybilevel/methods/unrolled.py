@@ -1,4 +1,4 @@
-"""Reverse mode, truncated reverse mode and forward mode."""
+"""Reverse mode and truncated reverse mode."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count
 from tinybilevel.engine.dynamics import Dynamics
-from tinybilevel.engine.forward import forward
 from tinybilevel.engine.reverse import backward, partial_sums
 from tinybilevel.engine.storage import Ring, Storage
 from tinybilevel.errors import ConvergenceWarning
-from tinybilevel.methods.base import Hypergradient, Method, pull_back
-from tinybilevel.methods.implicit import Series
+from tinybilevel.methods.base import Method
+from tinybilevel.methods.hypergradient import Hypergradient, pull_back
+from tinybilevel.methods.series import Series
 from tinybilevel.methods.truncation import Tolerance, as_tolerance, remainder
 from tinybilevel.problem import BilevelProblem
 
-__all__ = ["FMD", "KRMD", "RMD"]
+__all__ = ["KRMD", "RMD"]
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,8 @@ class KRMD(Method):
         if self.tail is not None:
             h, _, _, residual, converged = self.tail.add(dynamics, t, oldest, alpha, h)
             solver = {"residual": residual, "converged": converged}
-        return Hypergradient.at(dynamics, w, value, h, dynamics.T - t, norms, **solver)
+        r = Hypergradient.at(dynamics, w, value, h, dynamics.T - t, norms, **solver)
+        return r if self.tail is None else self.tail.at_minimum(r)
 
     def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:
         K = self._steps(T)
@@ -233,26 +234,3 @@ class KRMD(Method):
         if self.K > T:
             raise ValueError(f"K must be at most the horizon T = {T}, got {self.K}")
         return self.K
-
-
-@dataclass(frozen=True)
-class FMD(Method):
-    """Forward mode, eq. (7): exact, N times the work of one pass, and no history of states.
-
-    Examples
-    --------
-    >>> import tinybilevel as tb
-    >>> r = tb.FMD()(tb.problems.toy(), [1.0, 1.0])
-    >>> r.grad.round(6)
-    array([11.092512, 10.989452])
-    """
-
-    needs = ("step", "jvp", "initial_jvp")
-
-    def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
-        w, Z = forward(dynamics)
-        value, alpha, h = dynamics.upper(w)
-        return Hypergradient.at(dynamics, w, value, h + Z @ alpha, dynamics.T)
-
-    def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:
-        return T, N * (T + 1), N + 2

@@ -12,7 +12,8 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count
 from tinybilevel.errors import DivergenceError, missing_extra
-from tinybilevel.methods.base import Hypergradient, Method
+from tinybilevel.methods.base import Method
+from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.outer.bounds import Projection
 from tinybilevel.outer.identity import identity

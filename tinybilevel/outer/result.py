@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, on_device
-from tinybilevel.methods.base import Hypergradient
+from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.outer.checkpoint import load_arrays, save_arrays
 
 __all__ = ["OptimizeResult", "Progress"]

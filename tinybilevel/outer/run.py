@@ -11,7 +11,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array, check_shape, like
 from tinybilevel.errors import DivergenceError
-from tinybilevel.methods.base import Hypergradient
+from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.outer.checkpoint import load_arrays, save_arrays
 from tinybilevel.outer.optimizers import Optimizer
 from tinybilevel.outer.trail import Trail

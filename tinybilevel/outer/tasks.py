@@ -12,7 +12,8 @@ import numpy as np
 from tinybilevel.arrays.backend import Array, promote, to_numpy
 from tinybilevel.engine.dynamics import Cost
 from tinybilevel.errors import DivergenceError
-from tinybilevel.methods.base import Hypergradient, Method
+from tinybilevel.methods.base import Method
+from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.problem import BilevelProblem
 
 __all__ = ["Tasks", "mean"]

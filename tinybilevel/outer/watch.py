@@ -9,7 +9,8 @@ import numpy as np
 from tinybilevel.arrays.backend import Array, like
 from tinybilevel.engine import stability
 from tinybilevel.errors import ConvergenceWarning, DerivativeWarning, TruncationWarning
-from tinybilevel.methods.base import Hypergradient, Method
+from tinybilevel.methods.base import Method
+from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.methods.unrolled import FMD
 from tinybilevel.outer.derivatives import wrong_derivatives
 from tinybilevel.problem import BilevelProblem
