@@ -10,8 +10,8 @@ from tinybilevel.arrays.backend import Array, like
 from tinybilevel.engine import stability
 from tinybilevel.errors import ConvergenceWarning, DerivativeWarning, TruncationWarning
 from tinybilevel.methods.base import Method
+from tinybilevel.methods.forward import FMD
 from tinybilevel.methods.hypergradient import Hypergradient
-from tinybilevel.methods.unrolled import FMD
 from tinybilevel.outer.derivatives import wrong_derivatives
 from tinybilevel.problem import BilevelProblem
 
