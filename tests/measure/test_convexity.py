@@ -10,6 +10,7 @@ KNOWN = {
     "diagonal": (tb.Quadratic([2.0, -0.5]), 2, np.zeros(2), -0.5),
     "softmax": (cases.softmax(), 6, np.ones(5), 0.0),
     "fixed penalty": (tb.L2Penalty([0.5, 0.25], groups=[0, 1, 1]), 3, np.zeros(1), 0.5),
+    "an entry without a penalty": (tb.L2Penalty(0.5, groups=[0, -1]), 2, np.zeros(1), 0.0),
     "learned penalty": (tb.L2Penalty(groups=[0, 1]), 2, np.array([3.0, 0.1]), 0.2),
     "sum": (cases.softmax() + 0.1 * tb.L2Penalty(2.0), 6, np.ones(5), 0.4),
     "block": (tb.L2Penalty().on(slice(1, 2)), 3, np.array([5.0, 0.5]), 1.0),

@@ -376,3 +376,125 @@ def test_a_method_that_writes_into_its_inputs_is_found(argument):
 def test_the_point_is_checked(point):
     with pytest.raises(ValueError, match=r"(w|lam) must"):
         check_objective(tb.Quadratic([1.0]), *point)
+
+
+# What is not written out
+
+
+def reverse_only(**changes):
+    """Return a lower level without `grad_jvp`: ½‖w‖⁴/2 − λᵀw², neither product zero."""
+    functions = dict(
+        value=lambda w, lam: (w @ w) ** 2 / 4 - float(lam @ w**2),
+        grad=lambda w, lam: (w @ w) * w - 2 * lam * w,
+        grad_vjp=lambda w, lam, v: (
+            (w @ w) * v + 2 * (w @ v) * w - 2 * lam * v,
+            -2 * w * v,
+        ),
+    )
+    return tb.Objective.from_functions(**functions | changes)
+
+
+def test_an_objective_for_reverse_mode_alone():
+    w, lam = cases.normal(1, 3), cases.normal(2, 3)
+    found = check_objective(reverse_only(), w, lam)
+    assert found["symmetry"] <= 1e-12
+    assert all(
+        abs(found[k] - 2) < 0.1 or found[k] == np.inf for k in ("grad_vjp_slope", "mixed_slope")
+    )
+    assert found.unchecked == (
+        "grad_jvp is not written out: FMD cannot run, nor a measurement of more than 100 variables",
+    )
+    assert "not checked: grad_jvp" in repr(found)
+    assert check_objective(OBJECTIVE, W, LAM).unchecked == ()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("change", [np.negative, lambda x: 2 * x, lambda x: 0 * x, shift])
+def test_a_wrong_vjp_is_seen_without_a_jvp(part, change, seed):
+    def wrong(w, lam, v):
+        both = list(reverse_only().grad_vjp(w, lam, v))
+        both[part] = change(both[part])
+        return tuple(both)
+
+    with pytest.raises(AssertionError, match=r"FunctionObjective: (adjoint|Taylor slopes)"):
+        check_objective(
+            reverse_only(grad_vjp=wrong), cases.normal(1, 3), cases.normal(2, 3), seed=seed
+        )
+
+
+def test_an_objective_for_forward_mode_alone():
+    right = reverse_only()
+
+    def grad_jvp(w, lam, dw, dlam):
+        return right.grad_vjp(w, lam, dw)[0] - 2 * w * dlam
+
+    g = reverse_only(grad_vjp=None, grad_jvp=grad_jvp)
+    found = check_objective(g, cases.normal(1, 3), cases.normal(2, 3))
+    assert found.unchecked[0].startswith("grad_vjp is not written out: reverse mode")
+    assert abs(found["hessian_slope"] - 3) < 0.1
+    wrong = reverse_only(grad_vjp=None, grad_jvp=lambda *a: 2 * grad_jvp(*a))
+    with pytest.raises(AssertionError, match=r"grad_jvp_slope: .* a factor of 2 is wrong"):
+        check_objective(wrong, cases.normal(1, 3), cases.normal(2, 3))
+
+
+def test_nothing_to_check_is_no_pass():
+    bare = tb.Objective.from_functions(lambda w, lam: 0.0, lambda w, lam: 0 * w)
+    with pytest.raises(TypeError, match="has neither grad_vjp nor grad_jvp to check"):
+        check_objective(bare, [1.0], [1.0])
+
+
+def decay(**changes):
+    functions = dict(
+        step=lambda t, w, lam: lam * np.sin(w),
+        vjp=lambda t, w, lam, alpha: (lam * np.cos(w) * alpha, np.sin(w) * alpha),
+    )
+    return tb.Transition.from_functions(**functions | changes, initial=np.ones(3))
+
+
+def test_a_transition_for_reverse_mode_alone():
+    w, lam = cases.normal(1, 3), cases.normal(2, 3)
+    found = check_transition(decay(), w, lam)
+    assert found.unchecked[0].startswith("jvp is not written out: FMD cannot run")
+    assert abs(found["A_slope"] - 2) < 0.1
+    assert found["B_slope"] == np.inf  # linear in λ
+    for part, key in ((0, "A_slope"), (1, "B_slope")):
+
+        def wrong(t, w, lam, alpha, part=part):
+            both = list(decay().vjp(t, w, lam, alpha))
+            both[part] = -both[part]
+            return tuple(both)
+
+        with pytest.raises(AssertionError, match=f"{key}: .* a sign is wrong"):
+            check_transition(decay(vjp=wrong), w, lam)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (np.negative, "a sign is wrong in one of them"),
+        (lambda x: 2 * x, "a factor of ½ is wrong in one of them"),
+        (lambda x: 0 * x, "one is 0; a term left out"),
+        (lambda x: np.nan * x, "not finite"),
+        (shift, "a term, an index or a transpose"),
+    ],
+)
+def test_a_failure_names_the_product_the_numbers_and_a_cause(change, cause):
+    wrong = sabotaged(
+        OBJECTIVE, grad_vjp=changed("grad_vjp", lambda both: (both[0], change(both[1])))
+    )
+    with pytest.raises(
+        AssertionError,
+        match=rf"mixed: along grad_jvp\(0, dlam\) -?\d.*, back along grad_vjp\[1\] .*: {cause}",
+    ):
+        check_objective(wrong, W, LAM)
+
+
+def test_a_missing_grad_lam_is_named():
+    f = tb.Objective.from_functions(
+        value=lambda w, lam: float(w @ w + lam @ lam), grad=lambda w, lam: 2 * w
+    )
+    with pytest.raises(
+        AssertionError, match=r"differences of value show .*, grad_lam says 0: one is 0"
+    ):
+        tb.testing.assert_upper_gradients(f, [1.0, 2.0], [0.5, -3.0])

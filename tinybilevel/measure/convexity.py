@@ -53,7 +53,8 @@ def _(g: SoftmaxRegression, lam: Array) -> float | None:
 @strong_convexity.register
 def _(g: L2Penalty, lam: Array) -> float | None:
     strengths = lam if g.strength is None else g.strength
-    return 2 * float(np.min(strengths))
+    free = g.groups is not None and bool((g.groups < 0).any())  # entries without a penalty
+    return 2 * float(np.min(strengths, initial=0.0 if free else np.inf))
 
 
 @strong_convexity.register

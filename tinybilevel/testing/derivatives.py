@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy as np
 from tinybilevel.arrays.backend import Array, as_float
 from tinybilevel.maps import HyperMap
 from tinybilevel.objectives import Objective
-from tinybilevel.testing.checks import direction, dot_error, require, taylor_slope
+from tinybilevel.testing.checks import direction
+from tinybilevel.testing.findings import Findings
 from tinybilevel.transitions import Transition
 
 __all__ = [
@@ -20,7 +22,7 @@ __all__ = [
 ]
 
 
-def assert_upper_gradients(f: Objective, w: Any, lam: Any, *, seed: int = 0) -> dict[str, float]:
+def assert_upper_gradients(f: Objective, w: Any, lam: Any, *, seed: int = 0) -> Findings:
     """Check an upper-level objective: ∇_w f and ∇_λ f against its values.
 
     Parameters
@@ -34,8 +36,9 @@ def assert_upper_gradients(f: Objective, w: Any, lam: Any, *, seed: int = 0) -> 
 
     Returns
     -------
-    dict of str to float
-        Taylor slopes ``grad_slope`` and ``grad_lam_slope``: 2, or infinity where f is affine.
+    Findings
+        A dict of str to float: Taylor slopes ``grad_slope`` and ``grad_lam_slope``, 2, or infinity
+        where f is affine.
 
     Raises
     ------
@@ -45,29 +48,31 @@ def assert_upper_gradients(f: Objective, w: Any, lam: Any, *, seed: int = 0) -> 
     w, lam = _point(w, lam)
     rng = np.random.default_rng(seed)
     dw, dlam = direction(rng, w), direction(rng, lam)
-    at = f.value(w, lam)
-    scale = abs(at) + abs(float(f.grad(w, lam) @ dw)) + abs(float(f.grad_lam(w, lam) @ dlam))
-    found = {
-        "grad_slope": taylor_slope(
-            lambda h: f.value(w + h * dw, lam) - at - h * (f.grad(w, lam) @ dw), scale
-        ),
-        "grad_lam_slope": taylor_slope(
-            lambda h: f.value(w, lam + h * dlam) - at - h * (f.grad_lam(w, lam) @ dlam), scale
-        ),
-    }
-    _require_slopes(type(f).__name__, found, 2)
+    along_w, along_lam = float(f.grad(w, lam) @ dw), float(f.grad_lam(w, lam) @ dlam)
+    scale = abs(f.value(w, lam)) + abs(along_w) + abs(along_lam)
+    found = Findings(type(f).__name__)
+    for key, along, product, by in (
+        ("grad_slope", lambda h: f.value(w + h * dw, lam), along_w, "grad"),
+        ("grad_lam_slope", lambda h: f.value(w, lam + h * dlam), along_lam, "grad_lam"),
+    ):
+        found.slope(key, 2, along, product, scale=scale, what="value", by=by)
+    found.require_slopes(2)
     return found
 
 
 def assert_objective_derivatives(
     g: Objective, w: Any, lam: Any, *, seed: int = 0, tol: float = 1e-12
-) -> dict[str, float]:
+) -> Findings:
     """Check a lower-level objective: its gradient and both products of the gradient map.
+
+    What is not written out is not checked, and the result says so in `unchecked`: reverse mode
+    never calls `grad_jvp`, forward mode alone does. Without it `grad_vjp` is held against
+    differences of `grad`, to fewer digits.
 
     Parameters
     ----------
     g : Objective
-        Needs `value`, `grad`, `grad_vjp` and `grad_jvp`.
+        Needs `grad`, and `grad_vjp` or `grad_jvp`.
     w, lam : array_like (M,), (N,)
         Where to check; cast to float64.
     seed : int
@@ -77,48 +82,120 @@ def assert_objective_derivatives(
 
     Returns
     -------
-    dict of str to float
-        ``symmetry``: of the Hessian; ``hessian`` and ``mixed``: `grad_jvp` against `grad_vjp`, both
-        relative errors; ``grad_slope``: values against `grad` (2); ``grad_jvp_slope``: gradients
-        against `grad_jvp` (2); ``hessian_slope``: values against both (3).
+    Findings
+        A dict of str to float. ``symmetry``: of the Hessian; ``hessian`` and ``mixed``: `grad_jvp`
+        against `grad_vjp`, all three relative errors; ``grad_slope``: values against `grad` (2);
+        ``grad_jvp_slope``: gradients against `grad_jvp` (2), or without it ``grad_vjp_slope`` and
+        ``mixed_slope``: gradients against each half of `grad_vjp` (2); ``hessian_slope``: values
+        against `grad` and a Hessian product (3).
 
     Raises
     ------
     AssertionError
-        If an error is above `tol`, or a slope more than 0.1 below what it must be.
+        If an error is above `tol`, or a slope more than 0.1 below what it must be; it names the
+        product, the two numbers that should be equal, and a likely cause.
+    TypeError
+        If neither product is written out: there is nothing to check.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> reverse_only = tb.Objective.from_functions(
+    ...     value=lambda w, lam: 0.5 * ((w - lam) ** 2).sum(),
+    ...     grad=lambda w, lam: w - lam,
+    ...     grad_vjp=lambda w, lam, v: (v, -v),
+    ... )
+    >>> found = tb.testing.assert_objective_derivatives(reverse_only, [0.3, 2.0], [1.1, -0.7])
+    >>> found.unchecked
+    ('grad_jvp is not written out: FMD cannot run, nor a measurement of more than 100 variables',)
     """
     w, lam = _point(w, lam)
     rng = np.random.default_rng(seed)
-    name, v, u, dlam = type(g).__name__, direction(rng, w), direction(rng, w), direction(rng, lam)
-    Hv, Mv = g.grad_vjp(w, lam, v)
-    Hu, _ = g.grad_vjp(w, lam, u)
+    v, u, dlam = direction(rng, w), direction(rng, w), direction(rng, lam)
+    has = {p: g.lacking(p) is None for p in ("value", "grad_vjp", "grad_jvp")}
+    found = Findings(type(g).__name__, tol)
+    found.unchecked = tuple(f"{p} is not written out: {_NEEDED[p]}" for p in has if not has[p])
+    if not has["grad_vjp"] and not has["grad_jvp"]:
+        raise TypeError(f"{type(g).__name__} has neither grad_vjp nor grad_jvp to check")
     none_w, none_lam = np.zeros_like(w), np.zeros_like(lam)
-    mixed = g.grad_jvp(w, lam, none_w, dlam)
-    errors = {
-        "symmetry": dot_error(Hu, v, u, Hv),
-        "hessian": dot_error(g.grad_jvp(w, lam, u, none_lam), v, u, Hv),
-        "mixed": dot_error(mixed, v, dlam, Mv),
-    }
-    _require_errors(name, errors, tol)
-    value, grad = g.value(w, lam), g.grad(w, lam)
+    grad = g.grad(w, lam)
+    if has["grad_vjp"]:
+        (Hv, Mv), (Hu, _) = g.grad_vjp(w, lam, v), g.grad_vjp(w, lam, u)
+        back = "grad_vjp[0]"
+        found.dot("symmetry", (f"{back} of u", f"{back} of v"), Hu, v, u, Hv)
+    else:
+        Hu = g.grad_jvp(w, lam, u, none_lam)
+    if has["grad_vjp"] and has["grad_jvp"]:
+        Ju, Jlam = g.grad_jvp(w, lam, u, none_lam), g.grad_jvp(w, lam, none_w, dlam)
+        found.dot("hessian", ("grad_jvp(dw, 0)", "grad_vjp[0]"), Ju, v, u, Hv)
+        found.dot("mixed", ("grad_jvp(0, dlam)", "grad_vjp[1]"), Jlam, v, dlam, Mv)
+    found.require_dots()
+    value = g.value(w, lam) if has["value"] else 0.0
     slope, curvature = float(grad @ u), float(u @ Hu)
-    both = g.grad_jvp(w, lam, u, dlam)
     scale = abs(value) + abs(slope) + abs(curvature)
-    size = float(np.linalg.norm(grad) + np.linalg.norm(both))
-    slopes = {
-        "grad_slope": taylor_slope(lambda h: g.value(w + h * u, lam) - value - h * slope, scale),
-        "grad_jvp_slope": taylor_slope(
-            lambda h: g.grad(w + h * u, lam + h * dlam) - grad - h * both, size
-        ),
-    }
-    _require_slopes(name, slopes, 2)
-    third = {
-        "hessian_slope": taylor_slope(
-            lambda h: g.value(w + h * u, lam) - value - h * slope - h * h / 2 * curvature, scale
+    if has["value"]:
+        found.slope(
+            "grad_slope",
+            2,
+            lambda h: g.value(w + h * u, lam),
+            slope,
+            scale=scale,
+            what="value",
+            by="grad",
         )
-    }
-    _require_slopes(name, third, 3)
-    return errors | slopes | third
+    if has["grad_jvp"]:
+        both = g.grad_jvp(w, lam, u, dlam)
+        found.slope(
+            "grad_jvp_slope",
+            2,
+            lambda h: g.grad(w + h * u, lam + h * dlam),
+            both,
+            scale=float(np.linalg.norm(grad) + np.linalg.norm(both)),
+            what="grad",
+            by="grad_jvp",
+        )
+    else:
+        found.slope(
+            "grad_vjp_slope",
+            2,
+            lambda h: g.grad(w + h * u, lam),
+            Hu,
+            scale=float(np.linalg.norm(grad) + np.linalg.norm(Hu)),
+            what="grad along w",
+            by="grad_vjp[0]",
+        )
+        found.slope(
+            "mixed_slope",
+            2,
+            lambda h: float(g.grad(w, lam + h * dlam) @ v),
+            float(Mv @ dlam),
+            scale=abs(float(grad @ v)) + abs(float(Mv @ dlam)),
+            what="grad along λ",
+            by="grad_vjp[1]",
+        )
+    found.require_slopes(2)
+    if has["value"]:
+        found.slope(
+            "hessian_slope",
+            3,
+            lambda h: g.value(w + h * u, lam),
+            slope,
+            scale=scale,
+            what="value, twice",
+            by="grad_vjp[0]" if has["grad_vjp"] else "grad_jvp",
+            curvature=curvature,
+        )
+    found.require_slopes(3)
+    return found
+
+
+_NEEDED = {
+    "value": "grad was not held against it",
+    "grad_vjp": "reverse mode and ImplicitCG cannot run",
+    "grad_jvp": "FMD cannot run, nor a measurement of more than 100 variables",
+    "vjp": "reverse mode cannot run",
+    "jvp": "FMD cannot run, nor a measurement of more than 100 variables",
+}
 
 
 def assert_transition_adjoints(
@@ -129,13 +206,16 @@ def assert_transition_adjoints(
     t: int = 0,
     seed: int = 0,
     tol: float = 1e-12,
-) -> dict[str, float]:
+) -> Findings:
     """Check a transition at one step, and Ξ_0: `vjp` against `jvp`, `jvp` against `step`.
+
+    What is not written out is not checked, and the result says so in `unchecked`. Without `jvp`,
+    which reverse mode never calls, `vjp` is held against differences of `step`, to fewer digits.
 
     Parameters
     ----------
     transition : Transition
-        Needs `step`, `vjp` and `jvp`.
+        Needs `step`, and `vjp` or `jvp`.
     w, lam : array_like (M,), (N,)
         State w_t, buffers included, and θ; cast to float64. For Adam, take second moments of
         order 1: the random directions must not make them negative.
@@ -148,15 +228,18 @@ def assert_transition_adjoints(
 
     Returns
     -------
-    dict of str to float
-        ``A``, ``B``, ``B0`` and ``readout``: relative errors of the dot tests, apart so that a
-        small B does not hide behind a large A; ``step_slope`` and ``initial_slope``: Taylor
-        slopes (2).
+    Findings
+        A dict of str to float. ``A``, ``B``, ``B0`` and ``readout``: relative errors of the dot
+        tests, apart so that a small B does not hide behind a large A; ``step_slope`` and
+        ``initial_slope``: Taylor slopes (2); without `jvp`, ``A_slope`` and ``B_slope`` instead.
 
     Raises
     ------
     AssertionError
-        If an error is above `tol` or a slope below 1.9, or `step` does not fill `out`.
+        If an error is above `tol` or a slope below 1.9; it names the product, the two numbers that
+        should be equal, and a likely cause.
+    TypeError
+        If neither product is written out: there is nothing to check.
 
     Examples
     --------
@@ -169,38 +252,70 @@ def assert_transition_adjoints(
     w, lam = _point(w, lam)
     rng = np.random.default_rng(seed)
     dw, dlam, alpha = direction(rng, w), direction(rng, lam), direction(rng, w)
-    A_alpha, B_alpha = transition.vjp(t, w, lam, alpha)
-    along_w = transition.jvp(t, w, lam, dw, np.zeros_like(lam))
-    along_lam = transition.jvp(t, w, lam, np.zeros_like(w), dlam)
-    w0, dw0 = transition.initial(lam), transition.initial_jvp(lam, dlam)
-    alpha0, alpha_x = direction(rng, w0), direction(rng, transition.readout(w))
-    errors = {
-        "A": dot_error(along_w, alpha, dw, A_alpha),
-        "B": dot_error(along_lam, alpha, dlam, B_alpha),
-        "B0": dot_error(dw0, alpha0, dlam, transition.initial_vjp(lam, alpha0)),
-        "readout": dot_error(transition.readout(dw), alpha_x, dw, transition.readout_vjp(alpha_x)),
-    }
+    has = {p: transition.lacking(p) is None for p in ("vjp", "jvp")}
     name = type(transition).__name__
-    _require_errors(name, errors, tol)
+    if not any(has.values()):
+        raise TypeError(f"{name} has neither vjp nor jvp to check")
+    found = Findings(name, tol)
+    found.unchecked = tuple(f"{p} is not written out: {_NEEDED[p]}" for p in has if not has[p])
+    none_w, none_lam = np.zeros_like(w), np.zeros_like(lam)
+    if has["vjp"]:
+        A_alpha, B_alpha = transition.vjp(t, w, lam, alpha)
+    if all(has.values()):
+        along_w = transition.jvp(t, w, lam, dw, none_lam)
+        along_lam = transition.jvp(t, w, lam, none_w, dlam)
+        found.dot("A", ("jvp(dw, 0)", "vjp[0]"), along_w, alpha, dw, A_alpha)
+        found.dot("B", ("jvp(0, dlam)", "vjp[1]"), along_lam, alpha, dlam, B_alpha)
+    w0, dw0 = transition.initial(lam), transition.initial_jvp(lam, dlam)
+    alpha0, x = direction(rng, w0), transition.readout(w)
+    alpha_x = direction(rng, x)
+    B0_alpha = transition.initial_vjp(lam, alpha0)
+    found.dot("B0", ("initial_jvp", "initial_vjp"), dw0, alpha0, dlam, B0_alpha)
+    dx, back = transition.readout(dw), transition.readout_vjp(alpha_x)
+    found.dot("readout", ("readout", "readout_vjp"), dx, alpha_x, dw, back)
+    found.require_dots()
     stepped = transition.step(t, w, lam).copy()
-    both = transition.jvp(t, w, lam, dw, dlam)
-    slopes = {
-        "step_slope": taylor_slope(
-            lambda h: transition.step(t, w + h * dw, lam + h * dlam) - stepped - h * both,
-            float(np.linalg.norm(stepped) + np.linalg.norm(both)),
-        ),
-        "initial_slope": taylor_slope(
-            lambda h: transition.initial(lam + h * dlam) - w0 - h * dw0,
-            float(np.linalg.norm(w0) + np.linalg.norm(dw0)),
-        ),
-    }
-    _require_slopes(name, slopes, 2)
-    return errors | slopes
+    if has["jvp"]:
+        both = transition.jvp(t, w, lam, dw, dlam)
+        found.slope(
+            "step_slope",
+            2,
+            lambda h: transition.step(t, w + h * dw, lam + h * dlam),
+            both,
+            scale=float(np.linalg.norm(stepped) + np.linalg.norm(both)),
+            what="step",
+            by="jvp",
+        )
+    else:
+        for key, move_w, move_lam, said in (
+            ("A_slope", dw, none_lam, float(A_alpha @ dw)),
+            ("B_slope", none_w, dlam, float(B_alpha @ dlam)),
+        ):
+            found.slope(
+                key,
+                2,
+                partial(_stepped, transition, t, (w, move_w), (lam, move_lam), alpha),
+                said,
+                scale=abs(float(stepped @ alpha)) + abs(said),
+                what=f"step along {'w' if key == 'A_slope' else 'λ'}",
+                by="vjp[0]" if key == "A_slope" else "vjp[1]",
+            )
+    found.slope(
+        "initial_slope",
+        2,
+        lambda h: transition.initial(lam + h * dlam),
+        dw0,
+        scale=float(np.linalg.norm(w0) + np.linalg.norm(dw0)),
+        what="initial",
+        by="initial_jvp",
+    )
+    found.require_slopes(2)
+    return found
 
 
 def assert_map_adjoints(
     hyper_map: HyperMap, lam: Any, *, seed: int = 0, tol: float = 1e-12
-) -> dict[str, float]:
+) -> Findings:
     """Check a hyperparameter map: `vjp` against `jvp`, and `jvp` against the map.
 
     Parameters
@@ -216,8 +331,9 @@ def assert_map_adjoints(
 
     Returns
     -------
-    dict of str to float
-        ``vjp``: relative error of the dot test; ``jvp_slope``: Taylor slope (2).
+    Findings
+        A dict of str to float. ``vjp``: relative error of the dot test; ``jvp_slope``: Taylor slope
+        (2); without `jvp`, ``vjp_slope`` instead, and `unchecked` says so.
 
     Raises
     ------
@@ -226,19 +342,55 @@ def assert_map_adjoints(
     """
     _, lam = _point([], lam)
     rng = np.random.default_rng(seed)
-    theta, dlam = hyper_map(lam), direction(rng, lam)
-    dtheta, h = hyper_map.jvp(lam, dlam), direction(rng, theta)
-    errors = {"vjp": dot_error(dtheta, h, dlam, hyper_map.vjp(lam, h))}
     name = type(hyper_map).__name__
-    _require_errors(name, errors, tol)
-    slopes = {
-        "jvp_slope": taylor_slope(
-            lambda s: hyper_map(lam + s * dlam) - theta - s * dtheta,
-            float(np.linalg.norm(theta) + np.linalg.norm(dtheta)),
+    has = {p: hyper_map.lacking(p) is None for p in ("vjp", "jvp")}
+    if not any(has.values()):
+        raise TypeError(f"{name} has neither vjp nor jvp to check")
+    found = Findings(name, tol)
+    found.unchecked = tuple(f"{p} is not written out: {_NEEDED[p]}" for p in has if not has[p])
+    theta, dlam = hyper_map(lam), direction(rng, lam)
+    h_theta = direction(rng, theta)
+    if has["jvp"]:
+        dtheta = hyper_map.jvp(lam, dlam)
+    if has["vjp"]:
+        pulled = hyper_map.vjp(lam, h_theta)
+    if all(has.values()):
+        found.dot("vjp", ("jvp", "vjp"), dtheta, h_theta, dlam, pulled)
+    found.require_dots()
+    if has["jvp"]:
+        found.slope(
+            "jvp_slope",
+            2,
+            lambda s: hyper_map(lam + s * dlam),
+            dtheta,
+            scale=float(np.linalg.norm(theta) + np.linalg.norm(dtheta)),
+            what="the map",
+            by="jvp",
         )
-    }
-    _require_slopes(name, slopes, 2)
-    return errors | slopes
+    else:
+        said = float(pulled @ dlam)
+        found.slope(
+            "vjp_slope",
+            2,
+            lambda s: float(hyper_map(lam + s * dlam) @ h_theta),
+            said,
+            scale=abs(float(theta @ h_theta)) + abs(said),
+            what="the map",
+            by="vjp",
+        )
+    found.require_slopes(2)
+    return found
+
+
+def _stepped(
+    transition: Transition,
+    t: int,
+    w: tuple[Array, Array],
+    lam: tuple[Array, Array],
+    alpha: Array,
+    h: float,
+) -> float:
+    return float(transition.step(t, w[0] + h * w[1], lam[0] + h * lam[1]) @ alpha)
 
 
 def _point(w: Any, lam: Any) -> tuple[Array, Array]:
@@ -248,13 +400,3 @@ def _point(w: Any, lam: Any) -> tuple[Array, Array]:
     )
     w.flags.writeable = lam.flags.writeable = False
     return w, lam
-
-
-def _require_errors(name: str, errors: dict[str, float], tol: float) -> None:
-    bad = {key: error for key, error in errors.items() if not error <= tol}
-    require(not bad, f"{name}: adjoint and forward product disagree by {bad}, tolerance {tol}")
-
-
-def _require_slopes(name: str, slopes: dict[str, float], order: int) -> None:
-    bad = {key: round(slope, 3) for key, slope in slopes.items() if not slope >= order - 0.1}
-    require(not bad, f"{name}: Taylor slopes {bad}, expected {order}")
