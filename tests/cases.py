@@ -112,6 +112,36 @@ def sparse(dtype):
     return subjects
 
 
+def least_squares(dtype=np.float64, **options):
+    return tb.LeastSquares(normal(1, 5, 3, dtype=dtype), normal(2, 5, dtype=dtype), **options)
+
+
+def logistic(dtype=np.float64, **options):
+    return tb.LogisticRegression(normal(1, 5, 3, dtype=dtype), [0, 1, 1, 0, 1], **options)
+
+
+def linear(dtype):
+    subjects = {}
+    for name, make in (("least-squares", least_squares), ("logistic", logistic)):
+        g = make(dtype)
+        subjects |= {
+            name: (g, 3, 5),
+            f"{name}-unweighted": (make(dtype, weighted=False), 3, 2),
+            f"{name}-scaled": (make(dtype, scale=2.5), 3, 5),
+            f"{name}-batch": (g.restrict([3, 0, 3]), 3, 5),
+            f"{name}-batch-of-batch": (g.restrict([4, 3, 0, 3]).restrict([1, 1, 2]), 3, 5),
+            f"{name}-ridge": (g + 0.1 * tb.L2Penalty(0.3, groups=[0, 0, -1]), 3, 5),
+        }
+        if find_spec("scipy") is not None:
+            from scipy.sparse import csr_array
+
+            sparse = make(dtype)
+            sparse.X = csr_array(np.where(normal(4, 5, 3) > -0.5, sparse.X, 0).astype(dtype))
+            subjects[f"{name}-sparse"] = (sparse, 3, 5)
+            subjects[f"{name}-sparse-batch"] = (sparse.restrict([3, 0, 3]), 3, 5)
+    return subjects
+
+
 def softmax(n=5, d=2, C=3, *, dtype=np.float64, **options):
     y = np.random.default_rng(n).integers(C, size=n)
     return tb.SoftmaxRegression(normal(1, n, d, dtype=dtype), y, C, **options)
@@ -142,6 +172,7 @@ def objectives(dtype=np.float64):
         **sparse(dtype),
         **compiled_softmax(dtype),
         "softmax-unseen-classes": (tb.SoftmaxRegression(G[:3, :2], [0, 1, 0], 4), 8, 3),
+        **linear(dtype),
         "l2-number": (ridge, 6, 2),
         "l2-groups": (tb.L2Penalty(np.array([0.5, 2], dtype), groups=[0, 1, 1]), 3, 2),
         "l2-free": (tb.L2Penalty(0.3, groups=[0, -1, 0]), 3, 2),

@@ -35,7 +35,15 @@ from tinybilevel.methods import (
     Neumann,
     Tolerance,
 )
-from tinybilevel.objectives import L2Penalty, Objective, Quadratic, SoftmaxRegression
+from tinybilevel.objectives import (
+    L2Penalty,
+    LeastSquares,
+    LinearLoss,
+    LogisticRegression,
+    Objective,
+    Quadratic,
+    SoftmaxRegression,
+)
 from tinybilevel.outer import (
     SGD,
     Adam,
@@ -91,6 +99,9 @@ __all__ = [
     "L2Penalty",
     "Layout",
     "Learned",
+    "LeastSquares",
+    "LinearLoss",
+    "LogisticRegression",
     "Method",
     "Nesterov",
     "Neumann",

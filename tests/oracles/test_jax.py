@@ -50,3 +50,36 @@ def test_truncated_hypergradient_of_hypercleaning(data, K):
         value, grad = float(value), np.asarray(grad)
     assert r.value == pytest.approx(value, rel=1e-10)
     assert relative_error(r.grad, grad) <= 1e-10
+
+
+RNG = np.random.default_rng(0)
+X_ROWS, W_ROWS, THETA = RNG.standard_normal((9, 4)), RNG.standard_normal(4), RNG.random(9)
+ROWS = {
+    "least_squares": (tb.LeastSquares(X_ROWS, X_ROWS[:, 0] ** 2), X_ROWS[:, 0] ** 2),
+    "logistic": (tb.LogisticRegression(X_ROWS, X_ROWS[:, 0] > 0), 2.0 * (X_ROWS[:, 0] > 0) - 1),
+}
+
+
+@pytest.mark.parametrize("name", list(ROWS))
+@pytest.mark.parametrize("size", [1.0, 30.0])
+def test_losses_of_a_linear_score(name, size):
+    """∇²g v is the gradient of ∇g·v, in JAX twice the backward pass of its own."""
+    import jax.numpy as jnp
+
+    (g, y), w, v = ROWS[name], size * W_ROWS, RNG.standard_normal(4)
+    with jax.enable_x64(True):
+
+        def value(w, theta):
+            z = X_ROWS @ w
+            losses = (z - y) ** 2 / 2 if name == "least_squares" else jnp.logaddexp(0, -y * z)
+            return (theta * losses).mean()
+
+        def along(w, theta):
+            return jax.grad(value)(w, theta) @ v
+
+        at = jnp.asarray(w), jnp.asarray(THETA)
+        expected = [value(*at), *jax.grad(value, (0, 1))(*at), *jax.grad(along, (0, 1))(*at)]
+        expected = [np.asarray(x) for x in expected]
+    found = [g.value(w, THETA), g.grad(w, THETA), g.grad_lam(w, THETA), *g.grad_vjp(w, THETA, v)]
+    for a, b in zip(found, expected, strict=True):
+        assert relative_error(np.asarray(a), b) <= 1e-12

@@ -21,6 +21,7 @@ __all__ = [
     "Array",
     "Movable",
     "as_count",
+    "as_examples",
     "as_float",
     "as_labels",
     "block_size",
@@ -92,6 +93,33 @@ def as_float(name: str, x: Any, *, ndim: int | None = None, finite: bool = True)
     if finite and not bool(np.isfinite(x).all()):
         raise ValueError(f"{name} must be finite, got {int((~np.isfinite(x)).sum())} NaN or inf")
     return x
+
+
+def as_examples(name: str, X: Any) -> Any:
+    """Check a matrix with one example per row, and return it `frozen`; a sparse one as CSR.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `as_float` does, or if there is no row or no column.
+
+    Examples
+    --------
+    >>> from tinybilevel.arrays.backend import as_examples
+    >>> as_examples("X", [[1, 0]])
+    array([[1., 0.]])
+    """
+    if not hasattr(X, "tocsr"):
+        X = as_float(name, X, ndim=2)
+    else:
+        from scipy.sparse import csr_array
+
+        X = X if hasattr(X, "get") else csr_array(X)
+        data = as_float(name, X.data)
+        X = X if data.dtype == X.dtype else X.astype(data.dtype)
+    if 0 in X.shape:
+        raise ValueError(f"{name} must have at least one row and one column, got {X.shape}")
+    return frozen(name, X)
 
 
 def _as_exact_float(name: str, x: Array) -> Array:

@@ -41,7 +41,7 @@ class L2Penalty(Objective):
     >>> learned = tb.L2Penalty(groups=[0, 1])
     >>> learned.value(np.array([1.0, -2.0]), np.array([1.0, 10.0]))
     41.0
-    >>> tb.L2Penalty(0.5, groups=[0, -1]).grad(np.array([1.0, -2.0]), np.zeros(3))
+    >>> tb.L2Penalty(0.5, groups=[0, -1]).grad(np.array([1.0, 2.0]), np.zeros(3))
     array([1., 0.])
     """
 
