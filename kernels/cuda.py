@@ -199,38 +199,61 @@ class Softmax:
         Classes.
     n_classes : int
         C.
+    plain : optional
+        The same products for what has no kernel: a mix of dtypes, and `grad_jvp`.
     """
 
-    def __init__(self, X: Array, y: Array, n_classes: int) -> None:
-        self.X, self.y, self.n_classes = X, y, n_classes
+    def __init__(self, X: Array, y: Array, n_classes: int, plain: Any = None) -> None:
+        self.X, self.y, self.n_classes, self.plain = X, y, n_classes, plain
         self.shape, self.dtype = X.shape, X.dtype
         self.size = n_classes * X.shape[1]
         self.chunk = -(-n_classes // -(-n_classes // _CLASSES))
         self.length = max(_SLICE, -(-len(X) // _SLICES))
         self._work: tuple[Array, ...] | None = None
 
-    def bound(self) -> Softmax:
-        """Return the same products with working memory of their own, for one call's use."""
+    def bound(self, remember: int = 0) -> Softmax:
+        """Return the same products with working memory of their own, for one call's use.
+
+        Results are new arrays, which CuPy has at hand, and nothing is remembered: to look for it
+        the host would have to wait.
+        """
         other = object.__new__(Softmax)
         other.__dict__.update(self.__dict__)
         other._work = other._allocate()
         return other
 
-    def losses(self, W: Array, out: Array) -> Array:
-        """Write ℓ_i(W), (n,)."""
+    def losses(self, W: Array) -> Array:
+        """Return ℓ_i(W), (n,)."""
+        if not self._knows(W):
+            return self.plain.losses(W)
         S, D, _ = self._work or self._allocate()
+        out = np.empty_like(W, shape=self.shape[:1])
         self._residuals(_LOSSES, out, W, W, S, D, out, 0.0, 1.0)
         return out
 
-    def grad(self, W: Array, weights: Array, out: Array) -> Array:
-        """Write Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
+    def grad(self, W: Array, weights: Array) -> Array:
+        """Return Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
+        if not self._knows(W, weights):
+            return self.plain.grad(W, weights)
+        out = np.empty_like(W, order="C")
         self.grad_step(W, weights, 0.0, 1.0, out)
         return out
 
-    def grad_vjp(self, W: Array, V: Array, weights: Array, out: Array, mixed: Array) -> Array:
-        """Write Σ_i weights_i ∇²ℓ_i(W) V, (C, d), and ∇ℓ_i(W)·V to `mixed`, (n,)."""
-        self.vjp_step(W, V, weights, 0.0, 1.0, out, 0.0, 1.0, mixed)
-        return out
+    def grad_vjp(self, W: Array, V: Array, weights: Array) -> tuple[Array, Array]:
+        """Return Σ_i weights_i ∇²ℓ_i(W) V, (C, d), and each ∇ℓ_i(W)·V, (n,)."""
+        if not self._knows(W, V, weights):
+            return self.plain.grad_vjp(W, V, weights)
+        out, along = np.empty_like(W, order="C"), np.empty_like(W, shape=self.shape[:1])
+        self.vjp_step(W, V, weights, 0.0, 1.0, out, 0.0, 1.0, along)
+        return out, along
+
+    def grad_jvp(self, W: Array, dW: Array, weights: Array, dweights: Array) -> Array:
+        """Return Σ_i (weights_i ∇²ℓ_i(W) dW + dweights_i ∇ℓ_i(W)), (C, d)."""
+        return self.plain.grad_jvp(W, dW, weights, dweights)
+
+    def _knows(self, *arrays: Array) -> bool:
+        """Return whether all is of the dtype of X."""
+        return all(a.dtype == self.dtype for a in arrays)
 
     def grad_step(
         self,

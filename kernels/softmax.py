@@ -1,4 +1,4 @@
-"""Softmax regression in one pass over X: what the plain body does, block by block.
+"""Softmax regression in one pass over X, compiled: an overlay of the definition.
 
 A block of rows is read from memory once. While it is in cache, its scores, their softmax, what
 the product needs of each example, and the block's part of the sum over examples are all computed.
@@ -17,6 +17,7 @@ from numba import njit
 
 from tinybilevel.kernels.pool import pool, wait
 from tinybilevel.kernels.pool import threads as default_threads
+from tinybilevel.kernels.remembered import Remembering
 from tinybilevel.kernels.tiles import (
     ROWS,
     add_tile,
@@ -32,6 +33,7 @@ from tinybilevel.kernels.tiles import (
     sparse_gather,
     sparse_scatter,
 )
+from tinybilevel.kernels.workspace import FRESH, Workspace
 
 __all__ = ["GRAD", "GRAD_VJP", "KEPT_VJP", "LOSSES", "Softmax", "aligned", "take_chunk"]
 
@@ -69,6 +71,8 @@ class Softmax:
         Classes.
     n_classes : int
         C.
+    plain : optional
+        The same products for what is not compiled: a mix of dtypes, and `grad_jvp`.
     sparse : bool, optional
         Skip zeros. By default where X is sparse, or where that is faster.
     threads : int, optional
@@ -81,10 +85,12 @@ class Softmax:
         y: Array,
         n_classes: int,
         *,
+        plain: Any = None,
         sparse: bool | None = None,
         threads: int | None = None,
     ) -> None:
         n, d = self.shape = X.shape
+        self.plain, self._work = plain, FRESH
         self.n_classes, self.y, self.dtype = n_classes, y.astype(np.int64), X.dtype
         self.threads = default_threads() if threads is None else threads
         vector = lanes(X.dtype.itemsize)
@@ -117,44 +123,59 @@ class Softmax:
         self.X[0][...] = data
         self._buffers = None if self._buffers is None else self._allocate()
 
-    def bound(self) -> Softmax:
-        """Return the same products with working memory of their own, for one thread's use."""
+    def bound(self, remember: int = 0) -> Any:
+        """Return the same products with working memory of their own, for one thread's use.
+
+        With `remember`, its products take up so many softmaxes of its latest gradients.
+        """
         other = object.__new__(Softmax)
         other.__dict__.update(self.__dict__)
-        other._buffers = other._allocate()
-        return other
+        other._buffers, other._work = other._allocate(), Workspace()
+        other.plain = None if self.plain is None else self.plain.bound()
+        return Remembering(other, remember) if remember else other
 
     def room(self) -> Array:
         """Return memory for the softmax of all examples, which `grad` can keep for `grad_vjp`."""
         return aligned((self.room_size,), self.dtype)
 
-    def losses(self, W: Array, out: Array) -> Array:
-        """Write ℓ_i(W), (n,)."""
+    def losses(self, W: Array) -> Array:
+        """Return ℓ_i(W), (n,)."""
+        if not self._knows(W):
+            return self.plain.losses(W)
+        out = self._work("losses", self.y.shape, W)
         return self._run(LOSSES, W, W, out, out, None)
 
-    def grad(self, W: Array, weights: Array, out: Array, keep: Array | None = None) -> Array:
-        """Write Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
+    def grad(self, W: Array, weights: Array, keep: Array | None = None) -> Array:
+        """Return Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
+        if not self._knows(W, weights):
+            return self.plain.grad(W, weights)
+        out = self._work("grad", W.shape, W)
         out[...] = self._run(GRAD, W, W, weights, weights, keep)
         return out
 
     def grad_vjp(
-        self,
-        W: Array,
-        V: Array,
-        weights: Array,
-        out: Array,
-        mixed: Array,
-        kept: Array | None = None,
-    ) -> Array:
-        """Write Σ_i weights_i ∇²ℓ_i(W) V, (C, d), and ∇ℓ_i(W)·V to `mixed`, (n,).
+        self, W: Array, V: Array, weights: Array, kept: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Return Σ_i weights_i ∇²ℓ_i(W) V, (C, d), and each ∇ℓ_i(W)·V, (n,).
 
         With the softmax at W in `kept`, W itself is not looked at.
         """
+        if not self._knows(W, V, weights):
+            return self.plain.grad_vjp(W, V, weights)
+        out, along = self._work("hessian", W.shape, W), self._work("along", self.y.shape, W)
         if kept is None:
-            out[...] = self._run(GRAD_VJP, W, V, weights, mixed, None)
+            out[...] = self._run(GRAD_VJP, W, V, weights, along, None)
         else:
-            out[...] = self._run(KEPT_VJP, V, V, weights, mixed, kept)
-        return out
+            out[...] = self._run(KEPT_VJP, V, V, weights, along, kept)
+        return out, along
+
+    def grad_jvp(self, W: Array, dW: Array, weights: Array, dweights: Array) -> Array:
+        """Return Σ_i (weights_i ∇²ℓ_i(W) dW + dweights_i ∇ℓ_i(W)), (C, d)."""
+        return self.plain.grad_jvp(W, dW, weights, dweights)
+
+    def _knows(self, *arrays: Array) -> bool:
+        """Return whether all is of the dtype of X."""
+        return all(a.dtype == self.dtype for a in arrays)
 
     def loop_memory(self, copies: int = 1) -> tuple[Array, Array]:
         """Return memory for each thread's scores of a block, and `copies` sums of each chunk."""

@@ -32,13 +32,10 @@ def case(n, d, C, dtype=np.float64, *, density=1.0, seed=0):
 
 
 def products(kernel, W, V, weights):
-    C, d = W.shape
-    n = kernel.shape[0]
-    mixed = np.full(n, np.nan, W.dtype)
-    hessian = kernel.grad_vjp(W, V, weights, np.full((C, d), np.nan, W.dtype), mixed)
+    hessian, mixed = kernel.grad_vjp(W, V, weights)
     return {
-        "losses": kernel.losses(W, np.full(n, np.nan, W.dtype)),
-        "grad": kernel.grad(W, weights, np.full((C, d), np.nan, W.dtype)),
+        "losses": kernel.losses(W),
+        "grad": kernel.grad(W, weights),
         "hessian": hessian,
         "mixed": mixed,
     }
@@ -46,9 +43,9 @@ def products(kernel, W, V, weights):
 
 def from_kept(kernel, W, V, weights):
     """Return the products by a softmax that the gradient has kept; W is not looked at again."""
-    kept, mixed = kernel.room(), np.full_like(W, np.nan, shape=kernel.shape[0])
-    kernel.grad(W, weights, np.empty_like(W), kept)
-    hessian = kernel.grad_vjp(W * np.nan, V, weights, np.full_like(W, np.nan), mixed, kept)
+    kept = kernel.room()
+    kernel.grad(W, weights, kept)
+    hessian, mixed = kernel.grad_vjp(W * np.nan, V, weights, kept)
     return {"hessian": hessian, "mixed": mixed}
 
 
@@ -265,10 +262,10 @@ from tinybilevel.kernels.softmax import Softmax
 rng = np.random.default_rng(0)
 X, y, W = rng.random((300, 40)), rng.integers(0, 10, 300), rng.random((10, 40))
 kernel = Softmax(X, y, 10, threads=2)
-before = kernel.losses(W, np.empty(300))
+before = kernel.losses(W)
 child = os.fork()
 if child == 0:
-    same = (kernel.losses(W, np.empty(300)) == before).all()
+    same = (kernel.losses(W) == before).all()
     os._exit(0 if same and threading.active_count() == 2 else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
@@ -282,14 +279,13 @@ def test_a_forked_process_starts_threads_of_its_own():
 
 def test_bound_to_a_call_it_allocates_nothing():
     X, y, weights, W, V = case(3000, 400, 10, np.float32)
-    kernel, out = Softmax(X, y, 10).bound(), np.empty_like(W)
-    mixed = np.empty_like(weights)
-    kernel.grad(W, weights, out)
-    kernel.grad_vjp(W, V, weights, out, mixed)
+    kernel = Softmax(X, y, 10).bound()
+    kernel.grad(W, weights)
+    kernel.grad_vjp(W, V, weights)
     tracemalloc.start()
     try:
-        kernel.grad(W, weights, out)
-        kernel.grad_vjp(W, V, weights, out, mixed)
+        kernel.grad(W, weights)
+        kernel.grad_vjp(W, V, weights)
         assert tracemalloc.get_traced_memory()[1] < 8192
     finally:
         tracemalloc.stop()

@@ -26,6 +26,7 @@ __all__ = [
     "as_labels",
     "block_size",
     "block_sums",
+    "bound",
     "call_user",
     "check_pair",
     "check_shape",
@@ -35,6 +36,7 @@ __all__ = [
     "like",
     "moved",
     "on_device",
+    "one_hot",
     "owned",
     "promote",
     "take",
@@ -312,6 +314,21 @@ def class_count(name: str, *labels: Array) -> int:
     return count
 
 
+def one_hot(y: Array, n_classes: int) -> Array:
+    """Return Y_ci = [c = y_i], (C, n), where y lies.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinybilevel.arrays.backend import one_hot
+    >>> one_hot(np.array([1, 0, 1]), 2)
+    array([[False,  True, False],
+           [ True, False,  True]])
+    """
+    # Counted where y lies: every minibatch on a GPU comes by here.
+    return np.cumsum(np.ones_like(y, shape=(n_classes, 1)), axis=0) - 1 == y
+
+
 def as_count(name: str, x: Any, *, minimum: int = 0) -> int:
     """Check one integer argument (bools and floats are refused)."""
     if isinstance(x, bool | np.bool_) or not isinstance(x, int | np.integer):
@@ -407,6 +424,23 @@ class Movable:
         other = copy.copy(self)
         other.__dict__.update({name: moved(part, namespace) for name, part in vars(self).items()})
         return other
+
+
+def bound(x: Any) -> Any:
+    """Return `x` for one call of a method: what keeps working memory in it gets its own.
+
+    Such a thing has a method ``bound()``; it is looked for in tuples, lists and in what a `Movable`
+    holds. What a product of it returns holds until that product is taken again.
+    """
+    if hasattr(x, "bound"):
+        return x.bound()
+    if type(x) in (tuple, list):
+        return type(x)(bound(part) for part in x)
+    if not isinstance(x, Movable):
+        return x
+    other = copy.copy(x)
+    other.__dict__.update({name: bound(part) for name, part in vars(x).items()})
+    return other
 
 
 def moved(x: Any, namespace: str) -> Any:

@@ -159,13 +159,14 @@ def _cleaning(
     problem: BilevelProblem, descent: GradientDescent, start: Array
 ) -> tuple[type[Loop], Any]:
     parts = _loss_and_ridge(descent.objective)
-    if parts is None or parts[1]._kernel is None or parts[1].dtype != start.dtype:
-        return _dense(problem, descent, start)
+    from tinybilevel.kernels.softmax import Softmax
     from tinybilevel.kernels.softmax_loop import SoftmaxLoop
 
+    if parts is None or not isinstance(parts[1].body, Softmax) or parts[1].dtype != start.dtype:
+        return _dense(problem, descent, start)
     c, loss, rho = parts
     gamma, scale = descent.step_size.values, c * loss.scale
-    loop = SoftmaxLoop(loss._kernel, start, gamma, rho, scale, problem.T, loss.remember)
+    loop = SoftmaxLoop(loss.body, start, gamma, rho, scale, problem.T, loss.remember)
     return CleaningOnHost, loop
 
 

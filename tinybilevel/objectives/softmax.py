@@ -3,43 +3,86 @@
 from __future__ import annotations
 
 import copy
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, as_float, like, on_device, to_numpy
-from tinybilevel.arrays.workspace import FRESH, Workspace
-from tinybilevel.errors import missing_extra
+from tinybilevel.arrays.backend import (
+    Array,
+    as_count,
+    as_float,
+    as_labels,
+    class_count,
+    like,
+    on_device,
+    one_hot,
+)
 from tinybilevel.objectives.base import Objective
-from tinybilevel.objectives.plain_softmax import PlainSoftmax
-from tinybilevel.objectives.remembered import Remembered
+from tinybilevel.objectives.overlays import choose
 
-__all__ = ["SoftmaxRegression"]
+__all__ = ["Softmax", "SoftmaxRegression"]
 
-#: Multiply-adds of one product with X from which compiled code repays being loaded.
-_LARGE = 20_000_000
-#: The same on a GPU, where Numba takes some 0.1 ms to launch a kernel. Not measured yet.
-_LARGE_ON_DEVICE = 1_000_000_000
+
+class Softmax:
+    """Σ_i θ_i ℓ_i(W), ℓ_i(W) = log Σ_c exp(W x_i)_c − (W x_i)_{y_i}: the definition.
+
+    Conventions:
+
+    =========  ========  ===================================================
+    ``X``      (n, d)    one example per row; sparse, or on a GPU, as well
+    ``Y``      (C, n)    Y_ci = [c = y_i], classes first
+    ``W``      (C, d)    and V, dW, along which the products are taken
+    ``theta``  (n,)      one weight per example, or (1,) for all; dtheta
+    ``S``      (C, n)    scores W Xᵀ, the largest of each example made 0
+    ``P``      (C, n)    softmax of the scores
+    ``R``      (C, n)    ∂ℓ_i/∂S_ci = P − Y
+    ``dS``     (C, n)    change V Xᵀ of the scores along V; dP that of P
+    =========  ========  ===================================================
+    """
+
+    def __init__(self, X: Any, y: Array, n_classes: int) -> None:
+        self.X, self.Y = X, one_hot(y, n_classes)
+
+    def scores(self, W: Array) -> Array:
+        S = W @ self.X.T
+        return S - S.max(axis=0)
+
+    def softmax(self, W: Array) -> Array:
+        E = np.exp(self.scores(W))
+        return E / E.sum(axis=0)
+
+    def losses(self, W: Array) -> Array:
+        """Return ℓ_i(W), (n,)."""
+        S = self.scores(W)
+        return np.log(np.exp(S).sum(axis=0)) - (self.Y * S).sum(axis=0)
+
+    def grad(self, W: Array, theta: Array) -> Array:
+        """Return Σ_i θ_i ∇ℓ_i(W), (C, d)."""
+        R = self.softmax(W) - self.Y
+        return (R * theta) @ self.X
+
+    def grad_vjp(self, W: Array, V: Array, theta: Array) -> tuple[Array, Array]:
+        """Return Σ_i θ_i ∇²ℓ_i(W) V, (C, d), and each ∇ℓ_i(W)·V, (n,)."""
+        P, dS = self.softmax(W), V @ self.X.T
+        R, dP = P - self.Y, P * (dS - (P * dS).sum(axis=0))
+        return (dP * theta) @ self.X, (R * dS).sum(axis=0)
+
+    def grad_jvp(self, W: Array, dW: Array, theta: Array, dtheta: Array) -> Array:
+        """Return Σ_i (θ_i ∇²ℓ_i(W) dW + dθ_i ∇ℓ_i(W)), (C, d)."""
+        P, dS = self.softmax(W), dW @ self.X.T
+        R, dP = P - self.Y, P * (dS - (P * dS).sum(axis=0))
+        return (dP * theta + R * dtheta) @ self.X
+
+    def bound(self, remember: int = 0) -> Softmax:
+        """Return itself: only an overlay has working memory, and remembers."""
+        return self
 
 
 class SoftmaxRegression(Objective):
     """g(w, θ) = s Σ_i θ_i ℓ_i(W), ℓ_i(W) = log Σ_c exp(W x_i)_c − (W x_i)_{y_i}.
 
-    The loss of the paper's Section 4.2.1; W is (C, d) and w = W.ravel().
-
-    Conventions:
-
-    ==============  ========  ===================================================
-    ``X``           (n, d)    one example per row
-    ``P``           (C, n)    softmax of the scores W Xᵀ, classes first
-    ``R``           (C, n)    ∂ℓ_i/∂(W x_i)_c = P − onehot(y)
-    ``dS``          (C, n)    change V Xᵀ of the scores along V
-    ==============  ========  ===================================================
-
-    Classes come first so that a sum over classes adds whole contiguous rows, and W and V share
-    one product with X.
+    The loss of the paper's Section 4.2.1; W is (C, d) and w = W.ravel(). Its products are those of
+    `tinybilevel.objectives.softmax.Softmax` with the weights s θ.
 
     Parameters
     ----------
@@ -54,15 +97,16 @@ class SoftmaxRegression(Objective):
         does not enter.
     scale : float, optional
         s; by default 1/n, the mean.
-    backend : {"auto", "numpy", "numba"}
-        Who computes the value, the gradient and its vjp: the plain bodies, or
+    backend : {"auto", "plain", "numpy", "numba"}
+        Who computes: the definition on whole arrays; the same in blocks of rows, on threads; or
         compiled kernels, which need the extra ``fast``. "auto" takes those where they are
-        installed and X is large. They compute in the dtype of X, and leave a mix of dtypes to the
-        plain bodies; they skip the zeros of X, also those that an infinite w would turn to NaN.
+        installed and X is large, and otherwise "numpy". They compute in the dtype of X, and leave
+        a mix of dtypes to the blocks; they skip the zeros of X, also those that an infinite w
+        would turn to NaN.
     remember : int
         How many softmaxes of all examples to keep in a call, n·C numbers each: the backward pass
-        then takes up those of its newest so many steps, where it would compute them again. Not on
-        minibatches, nor on a GPU, which would have to wait.
+        then takes up those of its newest so many steps, where it would compute them again. Not by
+        the definition, on minibatches, nor on a GPU, which would have to wait.
 
     Raises
     ------
@@ -80,9 +124,6 @@ class SoftmaxRegression(Objective):
     0.693147
     """
 
-    #: Where a product puts what it makes: new arrays, unless the objective is bound to a call.
-    _work = FRESH
-
     def __init__(
         self,
         X: Any,
@@ -98,26 +139,19 @@ class SoftmaxRegression(Objective):
         n, self.n_features = self.X.shape
         if n == 0 or self.n_features == 0:
             raise ValueError(f"X must have at least one row and one column, got {self.X.shape}")
-        y = to_numpy(y)
-        if y.shape != (n,) or y.dtype.kind not in "iu":
-            raise ValueError(f"y must be {n} integers, got shape {y.shape} of {y.dtype}")
-        top = int(y.max())
-        self.n_classes = (
-            top + 1 if n_classes is None else as_count("n_classes", n_classes, minimum=1)
-        )
-        if y.min() < 0 or top >= self.n_classes:
-            raise ValueError(f"y must lie in 0 … {self.n_classes - 1}, got {y.min()} … {top}")
-        self.y = like(self.X, y.astype(np.intp))
+        if n_classes is not None:
+            n_classes = as_count("n_classes", n_classes, minimum=1)
+        y = as_labels("y", y, n, n_classes)
+        self.n_classes = class_count("y", y) if n_classes is None else n_classes
+        self.y = like(self.X, y)
         self.weighted = bool(weighted)
         self.scale = 1.0 / n if scale is None else float(scale)
         self.n_lam = n if weighted else None
-        self.dtype, self._entries = self.X.dtype, np.empty(0, self.X.dtype)
+        self.dtype = self.X.dtype
         self._rows: Array | None = None
         self.remember = as_count("remember", remember)
-        self._remembered: Remembered | None = None
         self.backend = backend
-        self._plain = PlainSoftmax(self.X, self.y, self.n_classes)
-        self._kernel = _kernel(backend, self.X, self.y, self.n_classes)
+        self.body = choose(Softmax, backend, self.X, self.y, self.n_classes)
 
     @property
     def size(self) -> int:
@@ -134,8 +168,9 @@ class SoftmaxRegression(Objective):
             raise ValueError(f"index must be a nonempty vector of integers, got {index!r}")
         part = object.__new__(SoftmaxRegression)
         part.__dict__.update(self.__dict__, X=self.X[index], y=self.y[index])
-        part._plain = PlainSoftmax(part.X, part.y, self.n_classes)
-        part._kernel = part._remembered = None
+        # A kernel would not repay what it has to prepare.
+        backend = "plain" if self.backend == "plain" else "numpy"
+        part.body = choose(Softmax, backend, part.X, part.y, self.n_classes)
         part.scale = self.scale * len(self.y) / len(index)
         part._rows = index if self._rows is None else self._rows[index]
         return part
@@ -146,54 +181,31 @@ class SoftmaxRegression(Objective):
 
     def to(self, namespace: str) -> SoftmaxRegression:
         other = super().to(namespace)
-        other._plain = PlainSoftmax(other.X, other.y, self.n_classes)
-        other._kernel = _kernel(self.backend, other.X, other.y, self.n_classes)
+        other.body = choose(Softmax, self.backend, other.X, other.y, self.n_classes)
         return other
 
     def bound(self) -> SoftmaxRegression:
         other = copy.copy(self)
-        other._work = Workspace()
-        other._plain = self._plain.bound()
-        other._kernel = None if self._kernel is None else self._kernel.bound()
-        if self.remember and not on_device(self.X):
-            room, W = other._products().room, (self.size,)
-            slots = [(np.empty(W, self.dtype), room()) for _ in range(self.remember)]
-            other._remembered = Remembered(slots)
+        other.body = self.body.bound(self.remember if self._rows is None else 0)
         return other
 
     def grad(self, w: Array, lam: Array) -> Array:
-        W, weights = self._matrix(w), self._weight_array(w, lam)
-        products, remembered = self._products(w, lam), self._memory(w, lam)
-        out = self._out("grad", w, weights)
-        if remembered is None:
-            products.grad(W, weights, out)
-        else:
-            products.grad(W, weights, out, remembered.add(w))
-        return out.ravel()
+        return self.body.grad(self._matrix(w), self._weight_array(w, lam)).ravel()
 
     def grad_lam(self, w: Array, lam: Array) -> Array:
         return self._scatter(lam, self.losses(w)) if self.weighted else np.zeros_like(lam)
 
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
         """Return s Σ_i θ_i ∇²ℓ_i v and the vector of s ∇ℓ_i·v."""
-        weights = self._weight_array(w, lam)
-        out, along = self._out("hessian", w, v, weights), self._per_example("along", w, v)
-        products, remembered = self._products(w, lam, v), self._memory(w, lam, v)
-        arrays = self._matrix(w), self._matrix(v), weights, out, along
-        kept = None if remembered is None else remembered.pop(w)
-        if kept is None:
-            products.grad_vjp(*arrays)
-        else:
-            products.grad_vjp(*arrays, kept)
-        return out.ravel(), self._scatter(lam, along) if self.weighted else np.zeros_like(lam)
+        W, V, weights = self._matrix(w), self._matrix(v), self._weight_array(w, lam)
+        hessian, along = self.body.grad_vjp(W, V, weights)
+        return hessian.ravel(), self._scatter(lam, along) if self.weighted else np.zeros_like(lam)
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         """Return s Σ_i (θ_i ∇²ℓ_i dw + dθ_i ∇ℓ_i)."""
         weights = self._weight_array(w, lam)
-        dweights = self._weights(dlam, "dweights") if self.weighted else np.zeros_like(weights)
-        out = self._out("jvp", w, dw, weights, dweights)
-        W, dW = self._matrix(w), self._matrix(dw)
-        return self._plain.grad_jvp(W, dW, weights, dweights, out).ravel()
+        dweights = self._weights(dlam) if self.weighted else np.zeros_like(weights)
+        return self.body.grad_jvp(self._matrix(w), self._matrix(dw), weights, dweights).ravel()
 
     def predict(self, w: Array, X: Array) -> Array:
         """Return the most likely class of each row of `X`, (n,)."""
@@ -205,23 +217,7 @@ class SoftmaxRegression(Objective):
 
     def losses(self, w: Array) -> Array:
         """Return ℓ_i(W) for each example, (n,), unweighted and unscaled."""
-        return self._products(w).losses(self._matrix(w), self._per_example("losses", w))
-
-    def _products(self, *vectors: Array) -> Any:
-        """Return who computes: the kernel, or the plain bodies where it does not know the dtype."""
-        compiled = self._kernel is not None and all(v.dtype == self.dtype for v in vectors)
-        return self._kernel if compiled else self._plain
-
-    def _memory(self, *vectors: Array) -> Remembered | None:
-        """Return what this call remembers, which is of the dtype of X."""
-        usable = self._remembered is not None and all(v.dtype == self.dtype for v in vectors)
-        return self._remembered if usable else None
-
-    def _out(self, name: str, *operands: Array) -> Array:
-        return self._work(name, (self.n_classes, self.n_features), *operands, self._entries)
-
-    def _per_example(self, name: str, *operands: Array) -> Array:
-        return self._work(name, self.y.shape, *operands, self._entries)
+        return self.body.losses(self._matrix(w))
 
     def _matrix(self, w: Array) -> Array:
         if w.shape != (self.size,):
@@ -235,18 +231,16 @@ class SoftmaxRegression(Objective):
         """Return the weights of the examples, (n,), or (1,) where all are the same."""
         return self._weights(lam) if self.weighted else np.full_like(w, self.scale, shape=1)
 
-    def _weights(self, lam: Array, name: str = "weights") -> Array:
+    def _weights(self, lam: Array) -> Array:
         if lam.shape != (self.n_lam,):
             raise ValueError(f"lam must hold {self.n_lam} example weights, got shape {lam.shape}")
-        lam = lam if self._rows is None else lam[self._rows]
-        return np.multiply(lam, self.scale, out=self._work(name, lam.shape, lam))
+        return self.scale * (lam if self._rows is None else lam[self._rows])
 
     def _scatter(self, lam: Array, per_example: Array) -> Array:
         per_example *= self.scale
         if self._rows is None:
             return per_example
-        whole = self._work("mixed", lam.shape, per_example)
-        whole[...] = 0
+        whole = np.zeros_like(per_example, shape=lam.shape)
         np.add.at(whole, self._rows, per_example)
         return whole
 
@@ -260,20 +254,3 @@ def _examples(X: Any) -> Any:
     X = X if hasattr(X, "get") else csr_array(X)
     data = as_float("X", X.data)
     return X if data.dtype == X.dtype else X.astype(data.dtype)
-
-
-def _kernel(backend: str, X: Any, y: Array, n_classes: int) -> Any:
-    if backend not in ("auto", "numpy", "numba"):
-        raise ValueError(f'backend must be "auto", "numpy" or "numba", got {backend!r}')
-    device, sparse = on_device(X), hasattr(X, "tocsr")
-    work = (X.nnz if sparse else X.size) * n_classes
-    # A sparse matrix on a GPU is left to CuPy.
-    usable = find_spec("numba") is not None and not (sparse and hasattr(X, "get"))
-    small = work < (_LARGE_ON_DEVICE if device else _LARGE)
-    if backend == "numpy" or (backend == "auto" and (small or not usable)):
-        return None
-    try:
-        kernels = import_module("tinybilevel.kernels." + ("cuda" if device else "softmax"))
-    except ImportError as error:
-        raise missing_extra('backend="numba" needs Numba', "fast", error) from error
-    return kernels.Softmax(X, y, n_classes)

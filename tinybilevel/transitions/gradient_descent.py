@@ -8,8 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, moved, on_device, to_numpy
-from tinybilevel.arrays.workspace import bound
+from tinybilevel.arrays.backend import Array, as_count, bound, moved, on_device, to_numpy
 from tinybilevel.objectives import Objective
 from tinybilevel.products import Missing
 from tinybilevel.transitions.base import Transition

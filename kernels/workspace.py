@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, Movable
+__all__ = ["FRESH", "Workspace"]
 
-__all__ = ["FRESH", "Workspace", "bound"]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Workspace:
@@ -23,7 +22,7 @@ class Workspace:
     Examples
     --------
     >>> import numpy as np
-    >>> from tinybilevel.arrays.workspace import Workspace
+    >>> from tinybilevel.kernels.workspace import Workspace
     >>> work, v = Workspace(), np.ones(3, dtype=np.float32)
     >>> work("P", (2, 3), v) is work("P", (2, 3), v)
     True
@@ -46,23 +45,6 @@ class Workspace:
         if self._keep:
             self._arrays[name] = array
         return array
-
-
-def bound(x: Any) -> Any:
-    """Return `x` for one call of a method: what keeps working memory in it gets its own.
-
-    Such a thing has a method ``bound()``; it is looked for in tuples, lists and in what a `Movable`
-    holds. What a product of it returns holds until that product is taken again.
-    """
-    if hasattr(x, "bound"):
-        return x.bound()
-    if type(x) in (tuple, list):
-        return type(x)(bound(part) for part in x)
-    if not isinstance(x, Movable):
-        return x
-    other = copy.copy(x)
-    other.__dict__.update({name: bound(part) for name, part in vars(x).items()})
-    return other
 
 
 #: Outside of a call there is nothing to share: every array is a new one.

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from tinybilevel.objectives import plain_softmax
-from tinybilevel.objectives.plain_softmax import PlainSoftmax
+from tinybilevel.kernels import blocked_softmax
+from tinybilevel.kernels.blocked_softmax import Softmax
 
 C, D = 3, 4
 
@@ -22,11 +22,11 @@ C, D = 3, 4
 @pytest.fixture(params=[1, 2, 3])
 def blocked(request, monkeypatch):
     """Have data of any size go to so many threads, in blocks of at most 16 rows, 2 at a time."""
-    monkeypatch.setattr(plain_softmax, "_LARGE", 0)
-    monkeypatch.setattr(plain_softmax, "_BLOCK", 16 * C * D)
-    monkeypatch.setattr(plain_softmax, "_PIECE", 5 * C * D)
-    monkeypatch.setattr(plain_softmax, "_STRIP", 2)
-    monkeypatch.setattr(plain_softmax, "threads", lambda: request.param)
+    monkeypatch.setattr(blocked_softmax, "_LARGE", 0)
+    monkeypatch.setattr(blocked_softmax, "_BLOCK", 16 * C * D)
+    monkeypatch.setattr(blocked_softmax, "_PIECE", 5 * C * D)
+    monkeypatch.setattr(blocked_softmax, "_STRIP", 2)
+    monkeypatch.setattr(blocked_softmax, "threads", lambda: request.param)
 
 
 def data(n, dtype=np.float64):
@@ -37,19 +37,18 @@ def data(n, dtype=np.float64):
 
 
 def results(sums, W, V, weights, dweights):
-    n, like = len(sums.y), dict(dtype=W.dtype)
-    mixed, again, kept = np.empty(n, **like), np.empty(n, **like), sums.room()
-    return [
-        sums.losses(W, np.empty(n, **like)),
-        sums.grad(W, weights, np.empty(W.shape, **like)),
-        sums.grad(W, weights[:1], np.empty(W.shape, **like)),
-        sums.grad_vjp(W, V, weights, np.empty(W.shape, **like), mixed),
-        mixed,
-        sums.grad_jvp(W, V, weights, dweights, np.empty(W.shape, **like)),
-        sums.grad(W, weights, np.empty(W.shape, **like), kept),
-        sums.grad_vjp(W * np.nan, V, weights, np.empty(W.shape, **like), again, kept),
-        again,
+    """Return every product, copied from working memory that the next one may take."""
+    kept = sums.room()
+    calls = [
+        lambda: [sums.losses(W)],
+        lambda: [sums.grad(W, weights)],
+        lambda: [sums.grad(W, weights[:1])],
+        lambda: sums.grad_vjp(W, V, weights),
+        lambda: [sums.grad_jvp(W, V, weights, dweights)],
+        lambda: [sums.grad(W, weights, kept)],
+        lambda: sums.grad_vjp(W * np.nan, V, weights, kept),
     ]
+    return [result.copy() for call in calls for result in call()]
 
 
 def assert_close(found, expected, rtol=1e-12):
@@ -63,9 +62,9 @@ def assert_close(found, expected, rtol=1e-12):
 @pytest.mark.parametrize("n", [5, 6, 16, 17, 31, 32, 33, 48, 64, 65, 96, 97, 128, 129, 241, 333])
 def test_any_number_of_rows(n, dtype, blocked):
     X, y, *rest = data(n, dtype)
-    whole = PlainSoftmax(csr_array(X), y, C)  # a sparse X is taken at once
+    whole = Softmax(csr_array(X), y, C)  # a sparse X is taken at once
     assert len(whole._teams) == 1
-    sums = PlainSoftmax(X, y, C)
+    sums = Softmax(X, y, C)
     parts = [part for team in sums._teams for part in team]
     assert all(part.block for part in parts) == (n > 5)
     assert sorted(i for part in parts for i in range(n)[part.rows]) == list(range(n))
@@ -78,23 +77,23 @@ def test_any_number_of_rows(n, dtype, blocked):
 
 def test_what_is_not_blocked(blocked, monkeypatch):
     X, y, *_ = data(64)
-    helpers = plain_softmax.threads()
-    assert len(PlainSoftmax(X, y, C)._teams) == helpers
-    assert PlainSoftmax(X, y, C)._teams[0][0].block == 16
-    assert PlainSoftmax(X[:16], y[:16], C)._teams[0][0].block == 16
+    helpers = blocked_softmax.threads()
+    assert len(Softmax(X, y, C)._teams) == helpers
+    assert Softmax(X, y, C)._teams[0][0].block == 16
+    assert Softmax(X[:16], y[:16], C)._teams[0][0].block == 16
     for other in (np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2], X[:5]):
-        assert [part.block for part in PlainSoftmax(other, y[: len(other)], C)._teams[0]] == [0]
+        assert [part.block for part in Softmax(other, y[: len(other)], C)._teams[0]] == [0]
     for least, teams in ((64 * C * D + 1, 1), (64 * C * D, helpers)):
-        monkeypatch.setattr(plain_softmax, "_LARGE", least)
-        assert len(PlainSoftmax(X, y, C)._teams) == teams
+        monkeypatch.setattr(blocked_softmax, "_LARGE", least)
+        assert len(Softmax(X, y, C)._teams) == teams
     for most, block in ((16 * C * D - 1, 0), (64 * C * D, 64), (64 * C * D - 1, 32)):
-        monkeypatch.setattr(plain_softmax, "_BLOCK", most)
-        assert PlainSoftmax(X, y, C)._teams[0][0].block == block
+        monkeypatch.setattr(blocked_softmax, "_BLOCK", most)
+        assert Softmax(X, y, C)._teams[0][0].block == block
 
 
 @pytest.mark.parametrize("blocked", [2], indirect=True)
 def test_the_shares_are_even_and_end_at_different_times(blocked):
-    teams = PlainSoftmax(*data(64 * 16)[:2], C)._teams
+    teams = Softmax(*data(64 * 16)[:2], C)._teams
     rows = [[part.labels.size for part in team] for team in teams]
     assert sum(rows[0]) == sum(rows[1])
     assert rows[0][0] < rows[1][0] == 2 * 16
@@ -102,9 +101,9 @@ def test_the_shares_are_even_and_end_at_different_times(blocked):
 
 def test_real_sizes_go_in_blocks_that_BLAS_does_in_place():
     for n, d, block in ((5000, 785, 100), (1000, 785, 100), (1000, 65, 1000), (300, 65, 0)):
-        sums = PlainSoftmax(np.zeros((n, d), np.float32), np.zeros(n, int), 10)
+        sums = Softmax(np.zeros((n, d), np.float32), np.zeros(n, int), 10)
         assert sums._teams[0][0].block == block
-        assert (len(sums._teams) > 1) == (n == 5000 and plain_softmax.threads() > 1)
+        assert (len(sums._teams) > 1) == (n == 5000 and blocked_softmax.threads() > 1)
 
 
 @pytest.mark.parametrize("shape", [(10, 785), (785, 10), (2, 5000), (5000, 2), (200, 200)])
@@ -117,10 +116,10 @@ def test_no_product_is_large_enough_for_the_threads_of_BLAS(n, shape, monkeypatc
         return matmul(a, b, out=out)
 
     classes, d = shape
-    sums = PlainSoftmax(np.zeros((n, d), np.float32), np.zeros(n, int), classes)
-    monkeypatch.setattr(plain_softmax.np, "matmul", noted)
-    W, along = np.zeros(shape, np.float32), np.empty(n, np.float32)
-    sums.grad_vjp(W, W, np.ones(1, np.float32), np.empty_like(W), along)
+    sums = Softmax(np.zeros((n, d), np.float32), np.zeros(n, int), classes)
+    monkeypatch.setattr(blocked_softmax.np, "matmul", noted)
+    W = np.zeros(shape, np.float32)
+    sums.grad_vjp(W, W, np.ones(1, np.float32))
     assert max(seen) <= 262_144
 
 
@@ -151,7 +150,7 @@ print(min(costs))
 """
 
 
-@pytest.mark.skipif(plain_softmax.threads() < 2, reason="BLAS has one thread on one core")
+@pytest.mark.skipif(blocked_softmax.threads() < 2, reason="BLAS has one thread on one core")
 @pytest.mark.parametrize("kernels", ["Haswell", "SkylakeX"])
 def test_CPU_time_does_not_grow_with_the_threads_of_BLAS(kernels):
     if kernels == "SkylakeX" and not cpu_has("avx512f"):
@@ -178,7 +177,7 @@ def cpu_has(flag):
 
 def test_blocks_are_views_and_pickles_hold_X_once(blocked):
     X, y, *rest = data(200)
-    sums = PlainSoftmax(X, y, C)
+    sums = Softmax(X, y, C)
     assert all(np.shares_memory(part.X, X) for team in sums._teams for part in team)
     assert len(pickle.dumps((sums, X))) < X.nbytes + y.nbytes + 2000
     for other in (pickle.loads(pickle.dumps(sums)), copy.deepcopy(sums)):
@@ -187,7 +186,7 @@ def test_blocks_are_views_and_pickles_hold_X_once(blocked):
 
 def test_from_many_threads_at_once(blocked):
     X, y, *rest = data(200)
-    sums = PlainSoftmax(X, y, C)
+    sums = Softmax(X, y, C)
     expected = results(sums, *rest)
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: results(sums.bound(), *rest), range(50)):
@@ -199,9 +198,9 @@ def test_numpy_keeps_its_buffer_and_what_it_warns_of(blocked):
     before, size = np.getbufsize(), 4096
     np.setbufsize(size)
     with np.errstate(invalid="ignore", over="ignore"):
-        found = results(PlainSoftmax(X, y, C), W * np.inf, V, weights, dweights)
+        found = results(Softmax(X, y, C), W * np.inf, V, weights, dweights)
     assert np.isnan(found[1]).all()
     with np.errstate(invalid="raise"), pytest.raises(FloatingPointError, match="invalid value"):
-        PlainSoftmax(X, y, C).grad(W * np.inf, weights, np.empty_like(W))
-    PlainSoftmax(X, y, C).grad(W, weights, np.empty_like(W))
+        Softmax(X, y, C).grad(W * np.inf, weights)
+    Softmax(X, y, C).grad(W, weights)
     assert np.setbufsize(before) == size

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from tinybilevel.arrays.threads import in_parallel, threads
+from tinybilevel.kernels.threads import in_parallel, threads
 
 
 def test_all_run_at_the_same_time():
@@ -70,7 +70,7 @@ def test_how_many(value, most, monkeypatch):
 
 FORK = """
 import os
-from tinybilevel.arrays.threads import in_parallel
+from tinybilevel.kernels.threads import in_parallel
 
 def work():
     seen = []

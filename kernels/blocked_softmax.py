@@ -1,4 +1,4 @@
-"""The sums over examples of softmax regression, in plain NumPy: what defines right.
+"""Softmax regression in NumPy, block by block of rows: an overlay of the definition.
 
 For products of a tall matrix with few columns BLAS spends most of its time on a copy of X, and on
 waking its threads. It leaves a small product to the calling thread, which also does without the
@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, on_device, take
-from tinybilevel.arrays.threads import in_parallel, threads
-from tinybilevel.arrays.workspace import FRESH, Workspace
+from tinybilevel.kernels.remembered import Remembering
+from tinybilevel.kernels.threads import in_parallel, threads
+from tinybilevel.kernels.workspace import FRESH, Workspace
 
-__all__ = ["PlainSoftmax"]
+__all__ = ["Softmax"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Multiply-adds of a product with X from which threads repay being woken.
 _LARGE = 8_000_000
@@ -38,17 +40,16 @@ _BUFFER = 512
 _ALL = slice(None)
 
 
-class PlainSoftmax:
+class Softmax:
     """Σ_i over the rows of X of what ℓ_i(W) = log Σ_c exp(W x_i)_c − (W x_i)_{y_i} gives.
 
-    With the names of `SoftmaxRegression`; classes come before examples, so that a sum over classes
-    adds whole contiguous rows.
+    With the names of `tinybilevel.objectives.softmax`, whose definition it stands in for.
 
     Parameters
     ----------
-    X : array (n, d), or sparse
-        Examples, on the host or on a GPU.
-    y : array (n,) of int
+    X : ndarray or scipy.sparse array (n, d)
+        Examples.
+    y : ndarray (n,) of int
         Classes.
     n_classes : int
         C.
@@ -56,30 +57,34 @@ class PlainSoftmax:
 
     def __init__(self, X: Any, y: Array, n_classes: int) -> None:
         self.X, self.y, self.n_classes = X, y, n_classes
+        self.shape, self.dtype = X.shape, X.dtype
         self._teams = _teams(X, y, n_classes)
         self._work = FRESH
 
     def __reduce__(self) -> Any:
         # The parts are views of X, which a pickle would copy.
-        return PlainSoftmax, (self.X, self.y, self.n_classes)
+        return Softmax, (self.X, self.y, self.n_classes)
 
-    def bound(self) -> PlainSoftmax:
-        """Return the same sums with working memory of their own, for one thread's use."""
-        other = object.__new__(PlainSoftmax)
+    def bound(self, remember: int = 0) -> Any:
+        """Return the same sums with working memory of their own, for one thread's use.
+
+        With `remember`, its products take up so many softmaxes of its latest gradients.
+        """
+        other = object.__new__(Softmax)
         other.__dict__.update(self.__dict__, _work=Workspace())
         other._teams = []
         for team in self._teams:
-            spaces: dict[Any, Workspace] = {part.X.shape: Workspace() for part in team}
+            spaces = {part.X.shape: Workspace() for part in team}
             other._teams.append([replace(part, work=spaces[part.X.shape]) for part in team])
-        return other
+        return Remembering(other, remember) if remember else other
 
     def room(self) -> Array:
         """Return memory for the softmax of all examples, which `grad` can keep for `grad_vjp`."""
-        entries = self.X.data if hasattr(self.X, "tocsr") else self.X
-        return np.empty_like(entries, shape=(self.n_classes, len(self.y)), order="C")
+        return np.empty((self.n_classes, len(self.y)), self.dtype)
 
-    def losses(self, W: Array, out: Array) -> Array:
-        """Write ℓ_i(W), (n,)."""
+    def losses(self, W: Array) -> Array:
+        """Return ℓ_i(W), (n,)."""
+        out = self._work("losses", self.y.shape, W, _entries(self.X))
 
         def losses(part: _Part) -> None:
             S = part.scores("P", W)
@@ -91,8 +96,8 @@ class PlainSoftmax:
         self._each(losses)
         return out
 
-    def grad(self, W: Array, weights: Array, out: Array, keep: Array | None = None) -> Array:
-        """Write Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
+    def grad(self, W: Array, weights: Array, keep: Array | None = None) -> Array:
+        """Return Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
 
         def grad(part: _Part, out: Array) -> None:
             P = part.softmax(W)
@@ -100,32 +105,27 @@ class PlainSoftmax:
                 keep[:, part.rows] = P
             part.times_X(part.residual(P), weights, out)
 
-        return self._sum(grad, out)
+        return self._sum(grad, self._out("grad", W, weights))
 
     def grad_vjp(
-        self,
-        W: Array,
-        V: Array,
-        weights: Array,
-        out: Array,
-        mixed: Array,
-        kept: Array | None = None,
-    ) -> Array:
-        """Write Σ_i weights_i ∇²ℓ_i(W) V, (C, d), and ∇ℓ_i(W)·V to `mixed`, (n,).
+        self, W: Array, V: Array, weights: Array, kept: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Return Σ_i weights_i ∇²ℓ_i(W) V, (C, d), and each ∇ℓ_i(W)·V, (n,).
 
         With the softmax at W in `kept`, W itself is not looked at.
         """
+        along = self._work("along", self.y.shape, W, V, _entries(self.X))
 
         def grad_vjp(part: _Part, out: Array) -> None:
             P = part.softmax(W) if kept is None else kept[:, part.rows]
             dP, mean, own = part.change(P, V)
-            np.subtract(mean, own, out=mixed[part.rows])
+            np.subtract(mean, own, out=along[part.rows])
             part.times_X(dP, weights, out)
 
-        return self._sum(grad_vjp, out)
+        return self._sum(grad_vjp, self._out("hessian", W, V, weights)), along
 
-    def grad_jvp(self, W: Array, dW: Array, weights: Array, dweights: Array, out: Array) -> Array:
-        """Write Σ_i (weights_i ∇²ℓ_i(W) dW + dweights_i ∇ℓ_i(W)), (C, d)."""
+    def grad_jvp(self, W: Array, dW: Array, weights: Array, dweights: Array) -> Array:
+        """Return Σ_i (weights_i ∇²ℓ_i(W) dW + dweights_i ∇ℓ_i(W)), (C, d)."""
 
         def grad_jvp(part: _Part, out: Array) -> None:
             P = part.softmax(W)
@@ -133,7 +133,10 @@ class PlainSoftmax:
             dR = dP * part.of(weights) + part.residual(P) * part.of(dweights)
             part.times_X(dR, None, out)
 
-        return self._sum(grad_jvp, out)
+        return self._sum(grad_jvp, self._out("jvp", W, dW, weights, dweights))
+
+    def _out(self, name: str, *operands: Array) -> Array:
+        return self._work(name, operands[0].shape, *operands, _entries(self.X))
 
     def _each(self, do: Callable[[_Part], None]) -> None:
         """Do something with each part, on a thread for each team."""
@@ -207,7 +210,9 @@ class _Part:
 
     def own(self, S: Array) -> Array:
         """Return the entries (y_i, i)."""
-        return take(S, self.labels, out=self.work("own", self.labels.shape, S))
+        own = self.work("own", self.labels.shape, S)
+        # NumPy takes a copy of `own` unless it is told what to do out of range, where none is.
+        return S.take(self.labels, out=own, mode="clip")
 
     def residual(self, P: Array) -> Array:
         """Turn P into R = P − onehot(y)."""
@@ -240,8 +245,7 @@ class _Part:
             np.add.reduce(products, axis=0, out=out)
 
     def _like_scores(self, name: str, *operands: Array) -> Array:
-        entries = self.X.data if hasattr(self.X, "tocsr") else self.X
-        return self.work(name, (self.n_classes, self.labels.size), *operands, entries)
+        return self.work(name, (self.n_classes, self.labels.size), *operands, _entries(self.X))
 
     def _blocks(self) -> Array:
         """View X as (blocks, block, d)."""
@@ -262,7 +266,7 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
     """Return the parts of X that each thread takes."""
     n, d = X.shape
     most = _BLOCK // (n_classes * d)
-    plain = not hasattr(X, "tocsr") and not on_device(X) and X.flags.c_contiguous
+    plain = not hasattr(X, "tocsr") and X.flags.c_contiguous
     if not plain or most < _SHORTEST or n * n_classes * d <= _PIECE:
         return [[_part(0, X, y, n_classes, slice(0, n), 0)]]
     if n <= most:
@@ -290,6 +294,10 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
 def _part(number: int, X: Any, y: Array, n_classes: int, rows: slice, block: int) -> _Part:
     whole = rows.stop - rows.start == len(y)
     X, y = (X, y) if whole else (X[rows], y[rows])
-    # Counted where y lies: every minibatch on a GPU comes by here.
-    labels = y * len(y) + np.cumsum(np.ones_like(y)) - 1
+    labels = y * len(y) + np.arange(len(y))
     return _Part(number, X, rows, labels, n_classes, block)
+
+
+def _entries(X: Any) -> Array:
+    """Return an array of the dtype of X."""
+    return X.data if hasattr(X, "tocsr") else X

@@ -1,4 +1,4 @@
-"""Threads for the plain bodies: NumPy lets go of the interpreter while it computes."""
+"""Threads for NumPy: NumPy lets go of the interpreter while it computes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
 
     Examples
     --------
-    >>> from tinybilevel.arrays.threads import in_parallel
+    >>> from tinybilevel.kernels.threads import in_parallel
     >>> done = [0, 0]
     >>> in_parallel([lambda: done.__setitem__(0, 1), lambda: done.__setitem__(1, 1)])
     >>> done

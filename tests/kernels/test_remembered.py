@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import tinybilevel as tb
-from tinybilevel.objectives.remembered import Remembered
+from tinybilevel.kernels.remembered import Remembered
 
 
 def remembered(size, M):
