@@ -367,6 +367,14 @@ def test_a_missing_folder_is_named_before_the_run(tmp_path):
         ({"gtol": -1e-3}, ValueError, "gtol must be at least 0, got -0.001"),
         ({"gtol": np.nan}, ValueError, "gtol must be at least 0, got nan"),
         ({"gtol": "1e-3"}, TypeError, "gtol must be a number, got '1e-3'"),
+        (
+            {"progress": print},
+            TypeError,
+            "progress must be True or False, .*: a function is a call",
+        ),
+        ({"resume": "run.npz"}, TypeError, "resume must be True or False, got 'run.npz'"),
+        ({"check_derivatives": None}, TypeError, "check_derivatives must be True or False"),
+        ({"callback": lambda p: 1.5}, TypeError, "callback must return True to stop, .*, got 1.5"),
         ({"keep_lam": -1}, ValueError, "keep_lam must be at least 0, got -1"),
         ({"keep_lam": 0.5}, TypeError, "keep_lam must be an integer, got 0.5"),
         ({"checkpoint": 3}, TypeError, "checkpoint must be the path of a file, got 3"),
@@ -392,6 +400,20 @@ class Own(tb.Method):
 
     def _evaluate(self, dynamics):
         return replace(METHOD._evaluate(dynamics), **self.changes)
+
+
+def test_a_gradient_of_another_shape_does_not_broadcast():
+    with pytest.raises(ValueError, match=r"grad from Own must have shape \(2,\), got \(1,\)"):
+        toy(method=Own({"grad": np.ones(1)}))
+
+
+def test_a_method_that_returns_something_else_is_named():
+    class Pair(tb.Method):
+        def _evaluate(self, dynamics):
+            return 1.0, np.ones(2)
+
+    with pytest.raises(TypeError, match="Pair must return a Hypergradient, got tuple"):
+        toy(method=Pair())
 
 
 @pytest.mark.parametrize("changes", [{"value": np.nan}, {"grad": np.array([1, np.inf])}])

@@ -254,3 +254,29 @@ def test_kinks_jumps_and_edges_are_no_wrong_derivatives():
         descent = tb.GradientDescent(g, 0.0, initial=[0.5, 0.0])
         problem = tb.BilevelProblem(descent, UPPER, T=1, lam0=[1.0, 1.0])
         assert not wrong_derivatives(problem, problem.lam0, np.array([0.5, 0.0]))
+
+
+def test_a_function_that_returns_its_own_buffer_is_not_suspected():
+    buffer = np.zeros(2)
+
+    def grad(w, lam):
+        buffer[:] = w - lam + w**3
+        return buffer
+
+    problem = problem_with(wrong(grad=grad))
+    assert not wrong_derivatives(problem, problem.lam0, np.array([0.5, 1.0]))
+    right = problem_with(wrong())
+    with pytest.warns(tb.DerivativeWarning):
+        tb.minimize(problem_with(wrong(grad_vjp=lambda w, lam, v: (v, -v))), iterations=1)
+    assert not wrong_derivatives(right, right.lam0, np.array([0.5, 1.0]))
+
+
+def test_compiled_problems_are_carried_and_averaged_like_the_others():
+    compiled = [tb.compile(TOY), tb.compile(tb.problems.toy(T=40))]
+    plain = [TOY, tb.problems.toy(T=40)]
+    for warm_start in (False, True, "state"):
+        a, b = (
+            tb.minimize(p, method=tb.RMD(), iterations=5, warm_start=warm_start)
+            for p in (compiled, plain)
+        )
+        np.testing.assert_allclose(a.lam, b.lam, rtol=1e-10)

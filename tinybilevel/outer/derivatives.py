@@ -154,7 +154,7 @@ def _check(
     u /= np.linalg.norm(u)
     eps = float(np.finfo(x.dtype).eps)
     h = eps ** (1 / 3) * max(1.0, float(np.linalg.norm(x)))
-    at, plus, minus, half = (np.asarray(f(x + s * u)) for s in (0, h, -h, h / 2))
+    at, plus, minus, half = (_as_array(f(x + s * u)) for s in (0, h, -h, h / 2))
     central = (plus - minus) / (2 * h)
     size, noise = float(np.linalg.norm(central)), 50 * eps * float(np.linalg.norm(at)) / h
     bend = max(
@@ -177,3 +177,8 @@ def _check(
     if wrong <= 0.01 * size + 10 * noise:
         return None
     return f"gives {is_:.6g} along a direction in which differences give {is_not:.6g}"
+
+
+def _as_array(y: Any) -> Array:
+    # A copy: a function may return a buffer of its own, each time the same.
+    return y.copy() if hasattr(y, "copy") else np.asarray(y)

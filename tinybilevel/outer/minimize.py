@@ -77,8 +77,8 @@ def minimize(
     gtol : float
         Stop when ‖hypergradient‖ ≤ gtol, at least 0.
     callback : callable, optional
-        Called with a `Progress` after each evaluation; a true value back stops the run. What it is
-        given cannot be written into.
+        Called with a `Progress` after each evaluation; True stops the run, False or None does not.
+        What it is given cannot be written into.
     progress : bool
         Show a progress bar with the current value (needs tqdm).
     checkpoint : path-like, optional
@@ -136,8 +136,17 @@ def minimize(
     array([-0.   , -0.012])
     """
     tasks = Tasks.of(problem, warm_start)
-    method, optimizer = RMD() if method is None else method, optimizer or Adam()
+    method = RMD() if method is None else method
+    optimizer = Adam() if optimizer is None else optimizer
     _check_kinds(lam0, method, optimizer, callback, warm_start, gtol)
+    for name, flag in (
+        ("progress", progress),
+        ("resume", resume),
+        ("check_derivatives", check_derivatives),
+    ):
+        if not isinstance(flag, bool | np.bool_):
+            hint = ": a function is a callback" if callable(flag) else ""
+            raise TypeError(f"{name} must be True or False, got {flag!r}{hint}")
     iterations = as_count("iterations", iterations)
     checkpoint_every = as_count("checkpoint_every", checkpoint_every, minimum=1)
     stride = int(keep_lam) if isinstance(keep_lam, bool) else as_count("keep_lam", keep_lam)
@@ -176,7 +185,7 @@ def minimize(
             norm = float(np.linalg.norm(r.grad))
             _check_finite(r, norm, method, at.lam)
             watch(now, at.lam, results, r.value, bool(warm_start))
-            if callback is not None and callback(Progress.of(tau, at.lam, r)):
+            if callback is not None and _stops(callback(Progress.of(tau, at.lam, r))):
                 stopped = "callback"
             elif norm == 0:
                 stopped = "zero gradient"
@@ -229,12 +238,20 @@ def _check_kinds(
         raise TypeError(f"optimizer must be an Optimizer such as Adam(0.1), got {optimizer!r}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of a Progress, got {callback!r}")
-    if not (isinstance(warm_start, bool) or warm_start == "state"):
+    if not (isinstance(warm_start, bool | np.bool_) or warm_start == "state"):
         raise ValueError(f'warm_start must be False, True or "state", got {warm_start!r}')
     if isinstance(gtol, bool) or not isinstance(gtol, int | float | np.floating | np.integer):
         raise TypeError(f"gtol must be a number, got {gtol!r}")
     if not gtol >= 0:
         raise ValueError(f"gtol must be at least 0, got {gtol}")
+
+
+def _stops(answer: Any) -> bool:
+    if not (answer is None or isinstance(answer, bool | np.bool_)):
+        raise TypeError(
+            f"callback must return True to stop, or False or None to go on, got {answer!r}"
+        )
+    return bool(answer)
 
 
 def _path(checkpoint: Any, resume: bool) -> Path | None:

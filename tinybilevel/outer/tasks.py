@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, promote, to_numpy
+from tinybilevel.arrays.backend import Array, check_shape, promote, to_numpy
 from tinybilevel.engine.dynamics import Cost
 from tinybilevel.errors import DivergenceError
 from tinybilevel.methods.base import Method
@@ -80,7 +80,13 @@ class Tasks:
         self, method: Method, now: list[BilevelProblem], lam: Array
     ) -> list[Hypergradient]:
         """Return the hypergradient of each of the problems that `start` returned."""
-        return [self._named(k, method, problem, lam) for k, problem in enumerate(now)]
+        found = [self._named(k, method, problem, lam) for k, problem in enumerate(now)]
+        for r in found:  # a method may be the user's own
+            name = type(method).__name__
+            if not isinstance(r, Hypergradient):
+                raise TypeError(f"{name} must return a Hypergradient, got {type(r).__name__}")
+            check_shape(f"grad from {name}", r.grad, lam.shape)
+        return found
 
     def join(self, results: list[Hypergradient]) -> Hypergradient:
         """Return the one result, or the mean of many."""
