@@ -3,7 +3,7 @@
 import functools
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -223,3 +223,19 @@ def test_a_function_is_also_what_it_closes_over():
 
     assert identity(closing_over(2)) == identity(closing_over(2.0 if False else 2))
     assert identity(closing_over(2)) != identity(closing_over(3))
+
+
+@dataclass(frozen=True)
+class Counting(tb.Optimizer):
+    """Fields that tell nothing about the run, declared so in either way."""
+
+    lr: float
+    calls: list = field(default_factory=list, compare=False)
+    label: str = field(default="", repr=False)
+
+
+def test_fields_that_are_not_compared_or_printed_do_not_count():
+    from tinybilevel.outer.identity import identity
+
+    assert identity(Counting(0.1)) == identity(Counting(0.1, [1, 2], "second"))
+    assert identity(Counting(0.1)) != identity(Counting(0.2))
