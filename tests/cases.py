@@ -180,6 +180,11 @@ def objectives(dtype=np.float64):
         "l2-learned": (tb.L2Penalty(), 6, 1),
         "l2-learned-per-feature": (per_feature, 6, 2),
         "l2-learned-per-group": (tb.L2Penalty(groups=[2, 0, 0, 2]), 4, 3),
+        "pairwise": (tb.PairwisePenalty(3, 2), 6, 9),
+        "pairwise-free-column": (tb.PairwisePenalty(2, 3, n_free=1), 6, 4),
+        "proximity": (tb.ProximityPenalty([2, 4]), 6, 8),
+        "proximity-one-block": (tb.ProximityPenalty([3]), 3, 4),
+        "pairwise-one-vector": (tb.PairwisePenalty(1, 3), 3, 1),
         "sum": (loss + 0.5 * ridge, 6, 5),
         "scaled-sum": (2 * (loss + 0.5 * (ridge + ridge)), 6, 5),
         "sum-batch": ((loss + 0.5 * ridge).restrict([1, 1]), 6, 5),
@@ -332,6 +337,13 @@ def maps():
         "affine-wide": (tb.Affine(normal(1, 2, 4)), 4),
         "compose": (tb.Compose(tb.Affine(normal(1, 5, 3)), tb.Sigmoid(), tb.Exp()), 3),
         "blocks": (tb.Blocks(layout, a=tb.Exp(), c=tb.Affine(normal(1, 2, 2))), 5),
+        "symmetric": (tb.Symmetric(4), 6),
+        "symmetric-of-two": (tb.Symmetric(2), 1),
+        "blocks-of-symmetric": (
+            tb.Blocks(tb.Layout(C=3, rho=1), C=tb.Symmetric(3), rho=tb.Exp()),
+            4,
+        ),
+        "compose-of-symmetric": (tb.Compose(tb.Softplus(), tb.Symmetric(3)), 3),
         "blocks-of-compose": (tb.Blocks(layout, b=tb.Compose(tb.Softplus(), tb.Exp())), 5),
     }
     return {name: Case(phi, np.zeros(0), normal(3, N)) for name, (phi, N) in found.items()}

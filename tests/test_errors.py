@@ -22,7 +22,7 @@ def test_the_hint_names_the_packages_that_the_extra_installs(extra):
 def test_the_hint_works_with_and_without_a_checkout():
     error = missing_extra("digits needs scikit-learn", "data", ModuleNotFoundError("no sklearn"))
     assert str(error) == (
-        "digits needs scikit-learn: pip install pooch scikit-learn "
+        "digits needs scikit-learn: pip install pillow pooch scikit-learn "
         '(or, in a checkout of tinybilevel, pip install ".[data]")'
     )
 

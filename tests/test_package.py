@@ -16,7 +16,7 @@ import pytest
 import tinybilevel as tb
 
 ROOT = Path(__file__).parents[1]
-OPTIONAL = {"cupy", "dask", "distributed", "matplotlib", "numba", "pooch", "sklearn", "tqdm"}
+OPTIONAL = {"PIL", "cupy", "dask", "distributed", "matplotlib", "numba", "pooch", "sklearn", "tqdm"}
 FRAMEWORKS = {"autograd", "jax", "tensorflow", "torch"}
 
 

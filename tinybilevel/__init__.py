@@ -4,7 +4,7 @@ After Shaban, Cheng, Hatch and Boots, *Truncated Back-propagation for Bilevel Op
 AISTATS 2019.
 """
 
-from tinybilevel import bounds, data, problems, testing
+from tinybilevel import bounds, data, layers, problems, testing
 from tinybilevel.compiled import CompiledProblem, compile
 from tinybilevel.engine import Binomial, Checkpoint, Cost, Ring, Storage
 from tinybilevel.errors import (
@@ -14,6 +14,7 @@ from tinybilevel.errors import (
     StabilityWarning,
     TruncationWarning,
 )
+from tinybilevel.layers import NetworkLoss
 from tinybilevel.maps import (
     Affine,
     Blocks,
@@ -24,6 +25,7 @@ from tinybilevel.maps import (
     Layout,
     Sigmoid,
     Softplus,
+    Symmetric,
 )
 from tinybilevel.methods import (
     FMD,
@@ -41,6 +43,8 @@ from tinybilevel.objectives import (
     LinearLoss,
     LogisticRegression,
     Objective,
+    PairwisePenalty,
+    ProximityPenalty,
     Quadratic,
     SoftmaxRegression,
 )
@@ -104,14 +108,17 @@ __all__ = [
     "LogisticRegression",
     "Method",
     "Nesterov",
+    "NetworkLoss",
     "Neumann",
     "Objective",
     "OptimizeResult",
     "Optimizer",
+    "PairwisePenalty",
     "PerEntry",
     "PerStep",
     "Progress",
     "ProximalGradient",
+    "ProximityPenalty",
     "Quadratic",
     "Ring",
     "Sigmoid",
@@ -119,12 +126,14 @@ __all__ = [
     "Softplus",
     "StabilityWarning",
     "Storage",
+    "Symmetric",
     "Tolerance",
     "Transition",
     "TruncationWarning",
     "bounds",
     "compile",
     "data",
+    "layers",
     "minibatches",
     "minimize",
     "problems",

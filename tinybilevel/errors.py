@@ -15,7 +15,7 @@ __all__ = [
 
 #: What pip has to install for each extra, as setup.cfg lists it.
 PACKAGES = {
-    "data": "pooch scikit-learn",
+    "data": "pillow pooch scikit-learn",
     "fast": "numba",
     "gpu": 'cupy-cuda13x "numba-cuda[cu13]"',
     "plot": "matplotlib tqdm",

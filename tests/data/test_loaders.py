@@ -200,7 +200,7 @@ def test_with_no_network_the_error_says_what_to_put_where(files, tmp_path, damag
 
 def test_a_missing_pooch_is_named_and_needed_only_to_download(files, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(ImportError, match=r"pip install pooch .*TINYBILEVEL_DATA"):
+    with pytest.raises(ImportError, match=r"pip install pillow pooch .*TINYBILEVEL_DATA"):
         mnist()
     put(files, tmp_path / "mnist")
     assert_small(mnist(tmp_path))
@@ -208,7 +208,7 @@ def test_a_missing_pooch_is_named_and_needed_only_to_download(files, tmp_path, m
 
 def test_a_missing_scikit_learn_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match="scikit-learn: pip install pooch scikit-learn"):
+    with pytest.raises(ImportError, match="scikit-learn: pip install pillow pooch scikit-learn"):
         digits()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tinybilevel.data.idx import DataError
 from tinybilevel.errors import missing_extra
 
-__all__ = ["FASHION_MNIST", "MNIST", "Source", "locate"]
+__all__ = ["FASHION_MNIST", "MNIST", "Source", "cache_folder", "locate"]
 
 _VARIABLE = "TINYBILEVEL_DATA"
 _FILES = (
@@ -23,7 +23,11 @@ _FILES = (
 
 @dataclass(frozen=True)
 class Source:
-    """A data set in idx files: its folder in a data directory, its mirror, its checksums."""
+    """A data set's files: their folder in a data directory, their mirror, their checksums.
+
+    An empty `url` says that they are not downloaded. A checksum is a SHA-256, or begins with the
+    name of another, such as ``md5:``.
+    """
 
     name: str
     folder: str
@@ -115,12 +119,14 @@ def locate(source: Source, file: str, data_dir: str | os.PathLike[str] | None) -
 
 
 def _fetch(source: Source, file: str) -> Path:
+    if not source.url:
+        raise DataError(f"{file} is not downloaded: {_remedy(source)}")
     try:
         import pooch
     except ImportError as error:
         hint = missing_extra(f"downloading {source.name} needs pooch", "data", error)
         raise ImportError(f"{hint}; or else {_remedy(source)}") from error
-    url, folder = source.url + file, Path(pooch.os_cache("tinybilevel"), source.folder)
+    url, folder = source.url + file, cache_folder(source)
     try:
         return Path(pooch.retrieve(url, source.sha256[file], fname=file, path=folder))
     except (OSError, ValueError) as error:
@@ -130,9 +136,19 @@ def _fetch(source: Source, file: str) -> Path:
         ) from error
 
 
+def cache_folder(source: Source) -> Path:
+    """Return where what is made of a data set may be kept, by user."""
+    try:
+        import pooch
+    except ImportError as error:
+        raise missing_extra(f"keeping {source.name} needs pooch", "data", error) from error
+    return Path(pooch.os_cache("tinybilevel"), source.folder)
+
+
 def _remedy(source: Source) -> str:
+    origin = f" (from {source.url})" if source.url else ""
     return (
-        f"put {', '.join(source.sha256)} (from {source.url}) into a folder DIR/{source.folder}/ "
+        f"put {', '.join(source.sha256)}{origin} into a folder DIR/{source.folder}/ "
         f"and pass data_dir=DIR or set the environment variable {_VARIABLE} to DIR "
         f"(it is {os.environ.get(_VARIABLE) or 'not set'})"
     )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["DataError", "read_idx"]
+__all__ = ["DataError", "check_sha256", "read_idx"]
 
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -86,7 +86,7 @@ def read_idx(
     try:
         with path.open("rb") as file:
             if sha256 is not None:
-                _check_sha256(path, file, sha256)
+                check_sha256(path, file, sha256)
             return _parse(path, file, dtype, ndim)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: damaged gzip data: {error}") from error
@@ -94,7 +94,8 @@ def read_idx(
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _check_sha256(path: Path, file: io.BufferedReader, expected: str) -> None:
+def check_sha256(path: Path, file: io.BufferedReader, expected: str) -> None:
+    """Refuse an open file with another SHA-256, and go back to its start."""
     found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected.lower():
         raise DataError(

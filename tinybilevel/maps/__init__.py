@@ -5,6 +5,7 @@ from tinybilevel.maps.base import HyperMap, Identity
 from tinybilevel.maps.compose import Compose
 from tinybilevel.maps.elementwise import Exp, Sigmoid, Softplus
 from tinybilevel.maps.layout import Blocks, Layout
+from tinybilevel.maps.symmetric import Symmetric
 
 __all__ = [
     "Affine",
@@ -16,4 +17,5 @@ __all__ = [
     "Layout",
     "Sigmoid",
     "Softplus",
+    "Symmetric",
 ]

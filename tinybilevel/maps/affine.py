@@ -38,6 +38,9 @@ class Affine(HyperMap):
         if np.ndim(self.A) > 0 and np.ndim(self.b) > 0:
             check_shape("b", self.b, np.shape(self.A)[:1])
 
+    def out_size(self, n: int) -> int:
+        return np.shape(self.A)[0] if np.ndim(self.A) == 2 else n
+
     def _apply(self, lam: Array) -> Array:
         if np.ndim(self.A) > 0:
             check_shape("lam", lam, np.shape(self.A)[-1:])

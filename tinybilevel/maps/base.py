@@ -24,8 +24,12 @@ class HyperMap(Movable):
     ``jvp(lam, dlam)``  (P,)   (∂θ/∂λ) dλ
     ==================  =====  ==================
 
-    ``P = N`` for every map but `Affine` with a matrix and a `Compose` that holds one.
+    ``P = N``, where `out_size` does not say otherwise.
     """
+
+    def out_size(self, n: int) -> int:
+        """Return P for N = n."""
+        return n
 
     def __call__(self, lam: Array) -> Array:
         """Return θ."""

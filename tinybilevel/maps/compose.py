@@ -21,6 +21,11 @@ class Compose(HyperMap):
             require_map("Compose", phi)
         self.maps = maps
 
+    def out_size(self, n: int) -> int:
+        for phi in self.maps:
+            n = phi.out_size(n)
+        return n
+
     def _inputs(self, lam: Array) -> Iterator[tuple[HyperMap, Array]]:
         for phi in self.maps:
             yield phi, lam

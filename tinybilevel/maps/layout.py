@@ -77,7 +77,8 @@ class Blocks(HyperMap):
     Parameters
     ----------
     layout : Layout
-        Blocks of λ. θ has the same blocks in the same order, so a block's map keeps its size.
+        Blocks of λ. θ has the same blocks in the same order; a map such as `Symmetric` may change
+        the size of its block, and ``theta_layout`` says where each then lies.
     **maps : HyperMap
         Map of each block, by name.
 
@@ -98,24 +99,32 @@ class Blocks(HyperMap):
             raise ValueError(f"maps for unknown blocks {list(maps)}; the layout has {list(layout)}")
         for name, phi in self._maps.items():
             require_map(name, phi)
+        sizes = {name: layout[name].stop - layout[name].start for name in layout}
+        sizes = {name: phi.out_size(sizes[name]) for name, phi in self._maps.items()}
+        self.theta_layout = Layout(**sizes)
 
-    def _join(self, parts: list[Array]) -> Array:
-        for name, part in zip(self.layout, parts, strict=True):
-            size = self.layout[name].stop - self.layout[name].start
+    def out_size(self, n: int) -> int:
+        return self.theta_layout.size
+
+    def _join(self, layout: Layout, parts: list[Array]) -> Array:
+        for name, part in zip(layout, parts, strict=True):
+            size = layout[name].stop - layout[name].start
             check_shape(f"what the map of {name!r} returns", part, (size,))
         return np.concatenate(parts)
 
     def __call__(self, lam: Array) -> Array:
         x = self.layout.unpack(lam)
-        return self._join([phi(x[name]) for name, phi in self._maps.items()])
+        return self._join(self.theta_layout, [phi(x[name]) for name, phi in self._maps.items()])
 
     def lacking(self, product: str) -> Missing | None:
         return next(filter(None, (phi.lacking(product) for phi in self._maps.values())), None)
 
     def vjp(self, lam: Array, h: Array) -> Array:
-        x, g = self.layout.unpack(lam), self.layout.unpack(h)
-        return self._join([phi.vjp(x[name], g[name]) for name, phi in self._maps.items()])
+        x, g = self.layout.unpack(lam), self.theta_layout.unpack(h)
+        parts = [phi.vjp(x[name], g[name]) for name, phi in self._maps.items()]
+        return self._join(self.layout, parts)
 
     def jvp(self, lam: Array, dlam: Array) -> Array:
         x, d = self.layout.unpack(lam), self.layout.unpack(dlam)
-        return self._join([phi.jvp(x[name], d[name]) for name, phi in self._maps.items()])
+        parts = [phi.jvp(x[name], d[name]) for name, phi in self._maps.items()]
+        return self._join(self.theta_layout, parts)

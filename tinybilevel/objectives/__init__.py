@@ -4,7 +4,9 @@ from tinybilevel.objectives.base import Objective, OnBlock, Sum
 from tinybilevel.objectives.least_squares import LeastSquares
 from tinybilevel.objectives.linear import LinearLoss
 from tinybilevel.objectives.logistic import LogisticRegression
+from tinybilevel.objectives.pairwise import PairwisePenalty
 from tinybilevel.objectives.penalty import L2Penalty
+from tinybilevel.objectives.proximity import ProximityPenalty
 from tinybilevel.objectives.quadratic import Quadratic
 from tinybilevel.objectives.softmax import SoftmaxRegression
 
@@ -15,6 +17,8 @@ __all__ = [
     "LogisticRegression",
     "Objective",
     "OnBlock",
+    "PairwisePenalty",
+    "ProximityPenalty",
     "Quadratic",
     "SoftmaxRegression",
     "Sum",

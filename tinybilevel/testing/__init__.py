@@ -13,6 +13,7 @@ from tinybilevel.testing.hypergradients import (
     dense_hypergradient,
     relative_error,
 )
+from tinybilevel.testing.layers import assert_layer_derivatives
 from tinybilevel.testing.theorems import (
     assert_converges_to_stationary_point,
     assert_descent_direction,
@@ -22,6 +23,7 @@ from tinybilevel.testing.theorems import (
 __all__ = [
     "assert_converges_to_stationary_point",
     "assert_descent_direction",
+    "assert_layer_derivatives",
     "assert_map_adjoints",
     "assert_matches_differences",
     "assert_methods_agree",

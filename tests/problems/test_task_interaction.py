@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+import tinybilevel as tb
+from tinybilevel.testing import relative_error
+
+RNG = np.random.default_rng(0)
+X, X_VAL = RNG.standard_normal((7, 5)), RNG.standard_normal((6, 5))
+Y, Y_VAL = np.array([0, 1, 2, 0, 1, 2, 0]), np.array([2, 1, 0, 1, 2, 0])
+LAM = RNG.random(4)
+
+
+def problem(X=X, X_val=X_VAL, **options):
+    return tb.problems.task_interaction(X, Y, X_val, Y_VAL, T=20, **options)
+
+
+def cross_entropy(W, X, y):
+    S = np.c_[X, np.ones(len(X))] @ W.T
+    return np.mean(np.log(np.exp(S).sum(axis=1)) - S[np.arange(len(y)), y])
+
+
+def test_it_is_the_objective_of_section_4_2_2():
+    W, (c01, c02, c12, rho) = RNG.standard_normal((3, 6)), LAM
+    C = np.array([[0, c01, c02], [c01, 0, c12], [c02, c12, 0]])
+    w = W[:, :-1]  # the bias is not penalised
+    pairs = sum(C[i, j] * ((w[i] - w[j]) ** 2).sum() for i in range(3) for j in range(3))
+    expected = cross_entropy(W, X, Y) + pairs + rho * (w**2).sum()
+    p = problem()
+    value = p.transition.objective.value(W.ravel(), p.hyper_map(LAM))
+    assert value == pytest.approx(expected, rel=1e-13)
+    assert p.upper.value(W.ravel(), LAM) == pytest.approx(cross_entropy(W, X_VAL, Y_VAL), rel=1e-13)
+
+
+def test_it_starts_where_the_paper_does():
+    p = tb.problems.task_interaction(X, Y, X_VAL, Y_VAL)
+    np.testing.assert_array_equal(p.lam0, np.zeros(4))
+    np.testing.assert_array_equal(p.transition.initial(p.hyper_map(p.lam0)), np.zeros(18))
+    assert (p.T, p.transition.step_size(0, p.lam0)) == (100, 0.1)
+
+
+@pytest.mark.parametrize("K", [1, 6, 20])
+def test_its_hypergradients(K):
+    dense = tb.testing.dense_hypergradient(problem(), LAM, K)
+    assert relative_error(tb.KRMD(K=K)(problem(), LAM).grad, dense) <= 1e-12
+    tb.testing.assert_matches_differences(problem(), LAM, tb.RMD())
+
+
+def test_one_strength_for_all_pairs_only_adds_to_the_ridge():
+    c, rho = 0.3, 0.2
+    shared = tb.RMD()(problem(), np.array([c, c, c, rho]))
+    ridge = tb.RMD()(problem(), np.array([0, 0, 0, rho + 2 * 3 * c]))
+    assert relative_error(shared.w, ridge.w) <= 1e-12
+    assert relative_error(shared.value, ridge.value) <= 1e-12
+    assert relative_error(shared.grad[-1], ridge.grad[-1]) <= 1e-12
+    # λ along (1, 1, 1) does what 2V ρ does.
+    assert relative_error(shared.grad[:3].sum(), 2 * 3 * shared.grad[-1]) <= 1e-12
+
+
+def test_interactions_is_the_matrix():
+    np.testing.assert_array_equal(
+        tb.problems.interactions(np.array([1.0, 2.0, 3.0, 9.0])), [[0, 1, 2], [1, 0, 3], [2, 3, 0]]
+    )
+    with pytest.raises(
+        ValueError, match=r"lam must hold V\(V−1\)/2 \+ 1 numbers for some V, got 3"
+    ):
+        tb.problems.interactions(np.zeros(3))
+
+
+@pytest.mark.parametrize("K", [1, 6, 20])
+def test_the_row_space_loses_nothing(K):
+    X, X_val = RNG.standard_normal((7, 40)), RNG.standard_normal((6, 40))
+    rows = tb.problems.RowSpace(X)
+    small = problem(rows.reduce(X), rows.reduce(X_val))
+    whole, reduced = (tb.KRMD(K=K)(p, LAM) for p in (problem(X, X_val), small))
+    assert relative_error(reduced.value, whole.value) <= 1e-12
+    assert relative_error(reduced.grad, whole.grad) <= 1e-12
+    W, reduced_W = whole.w.reshape(3, -1), reduced.w.reshape(3, -1)
+    assert reduced_W.shape == (3, 8)
+    assert relative_error(rows.lift(reduced_W[:, :-1]), W[:, :-1]) <= 1e-12
+    assert relative_error(reduced_W[:, -1], W[:, -1]) <= 1e-12
+
+
+def test_the_row_space_of_more_rows_than_features_is_a_rotation():
+    rows = tb.problems.RowSpace(X)
+    assert rows.reduce(X).shape == X.shape
+    whole, turned = (tb.RMD()(p, LAM) for p in (problem(), problem(rows.reduce(X), X_VAL @ rows.Q)))
+    assert relative_error(turned.grad, whole.grad) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: problem(X_val=X_VAL[:, 1:]), r"X and X_val must have as many columns"),
+        (lambda: tb.problems.RowSpace(X).reduce(X.T), r"X must have 5 columns, got \(5, 7\)"),
+        (lambda: tb.problems.RowSpace(X).lift(X.T), r"W must have 5 columns, got \(5, 7\)"),
+        (lambda: tb.problems.RowSpace(np.zeros(3)), r"X must have 2 dimension"),
+    ],
+)
+def test_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

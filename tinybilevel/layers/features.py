@@ -1,0 +1,69 @@
+"""Layers that depend on λ alone, run once per λ and not once per step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array, as_float, check_shape
+from tinybilevel.layers.network import Network
+from tinybilevel.maps.base import HyperMap
+
+__all__ = ["FeatureMap"]
+
+
+class FeatureMap(HyperMap):
+    """θ = the features that a network with parameters λ makes of sets of examples.
+
+    The lower level sees the same support examples at every step, and layers that depend on λ alone
+    make the same features of them. As θ they are computed once; the recursion gathers their
+    cotangents over its steps, and `vjp` sends the sum back through the layers once. That equals
+    sending each back, because h is linear in the products.
+
+    Parameters
+    ----------
+    network : Network
+        The layers, of which λ holds the parameters.
+    sets : sequence of array_like (n_k, *input_shape)
+        Sets of examples. Each is a batch of its own to a `BatchNorm`.
+
+    Attributes
+    ----------
+    slices : list of slice
+        Where the features of each set lie in θ.
+    """
+
+    def __init__(self, network: Network, sets: Sequence[Any]) -> None:
+        self.network = network
+        self.sets = [network._examples(as_float(f"sets[{k}]", X)) for k, X in enumerate(sets)]
+        each = int(np.prod(network.output_shape))
+        ends = np.cumsum([0, *(len(X) * each for X in self.sets)])
+        self.slices = [slice(int(a), int(b)) for a, b in pairwise(ends)]
+
+    def out_size(self, n: int) -> int:
+        return self.slices[-1].stop
+
+    def __call__(self, lam: Array) -> Array:
+        tensors = self.network.tensors(lam)
+        return np.concatenate([self.network.run(tensors, X)[0].ravel() for X in self.sets])
+
+    def vjp(self, lam: Array, h: Array) -> Array:
+        check_shape("h", h, (self.out_size(lam.size),))
+        tensors, total = self.network.tensors(lam), np.zeros_like(lam, dtype=np.result_type(lam, h))
+        for X, at in zip(self.sets, self.slices, strict=True):
+            features, kept = self.network.run(tensors, X)
+            found, _ = self.network.backward(tensors, kept, h[at].reshape(features.shape))
+            total += np.concatenate([found[name].ravel() for name in self.network.layout])
+        return total
+
+    def jvp(self, lam: Array, dlam: Array) -> Array:
+        tensors, directions = self.network.tensors(lam), self.network.tensors(dlam)
+        moved = []
+        for X in self.sets:
+            _, kept = self.network.run(tensors, X)
+            along, _ = self.network.tangents(tensors, kept, directions, np.zeros_like(X))
+            moved.append(along.ravel())
+        return np.concatenate(moved)

@@ -1,0 +1,217 @@
+"""A network's loss on data, as an objective: forward over reverse."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array, as_float
+from tinybilevel.layers.losses import CrossEntropy, SquaredError
+from tinybilevel.layers.network import Network
+from tinybilevel.maps.layout import Layout
+from tinybilevel.objectives import Objective
+
+__all__ = ["FeatureLoss", "NetworkLoss"]
+
+_LOSSES = {"cross_entropy": CrossEntropy, "squared": SquaredError}
+_REDUCTIONS = ("mean", "sum")
+Tensors = dict[str, Array]
+
+
+class Sweep(Objective):
+    """What `NetworkLoss` and `FeatureLoss` share: c Σ_i ℓ(network(x_i), y_i), of all its tensors.
+
+    One sweep forward with tangents and back gives the gradient's tangent by every tensor and by X:
+    of which ∇²_ww g v is the part in w, and ∇²_λw g v the part in λ.
+    """
+
+    def __init__(self, network: Network, y: Any, n: int, loss: str, reduction: str) -> None:
+        if loss not in _LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
+        if reduction not in _REDUCTIONS:
+            raise ValueError(
+                f"reduction must be one of {', '.join(_REDUCTIONS)}, got {reduction!r}"
+            )
+        if len(network.output_shape) != 1:
+            raise ValueError(
+                f"the network must return a vector for each example, got {network.output_shape}"
+            )
+        self.network, self.loss = network, _LOSSES[loss]()
+        self.y = self.loss.check(y, n, network.output_shape[0])
+        self.scale = 1.0 / n if reduction == "mean" else 1.0
+
+    def _split(self, w: Array, lam: Array) -> tuple[Tensors, Array]:
+        """Return the tensors, and X."""
+        raise TypeError(f"{type(self).__name__} must define _split")
+
+    def _parts(self, tensors: Mapping[str, Array], X: Array, lam: Array) -> tuple[Array, Array]:
+        """Return what belongs to w, and what to λ, of cotangents."""
+        raise TypeError(f"{type(self).__name__} must define _parts")
+
+    def _directions(self, dw: Array, dlam: Array) -> tuple[Tensors, Array]:
+        return self._split(dw, dlam)
+
+    def value(self, w: Array, lam: Array) -> float:
+        tensors, X = self._split(w, lam)
+        return self.scale * self.loss.value(self.network.run(tensors, X)[0], self.y)
+
+    def grad(self, w: Array, lam: Array) -> Array:
+        return self._gradients(w, lam)[0]
+
+    def grad_lam(self, w: Array, lam: Array) -> Array:
+        return self._gradients(w, lam)[1]
+
+    def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
+        return self._tangents(w, lam, v, np.zeros_like(lam))
+
+    def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
+        return self._tangents(w, lam, dw, dlam)[0]
+
+    def _gradients(self, w: Array, lam: Array) -> tuple[Array, Array]:
+        tensors, X = self._split(w, lam)
+        scores, kept = self.network.run(tensors, X)
+        g = self.scale * self.loss.adjoint(scores, self.y)
+        return self._parts(*self.network.backward(tensors, kept, g), lam)
+
+    def _tangents(self, w: Array, lam: Array, dw: Array, dlam: Array) -> tuple[Array, Array]:
+        (tensors, X), (directions, dX) = self._split(w, lam), self._directions(dw, dlam)
+        scores, kept = self.network.run(tensors, X)
+        dscores, dkept = self.network.tangents(tensors, kept, directions, dX)
+        g = self.scale * self.loss.adjoint(scores, self.y)
+        dg = self.scale * self.loss.adjoint_tangent(scores, self.y, dscores)
+        moved = self.network.backward_tangents(tensors, kept, directions, dkept, g, dg)
+        return self._parts(*moved, lam)
+
+
+class NetworkLoss(Sweep):
+    """g(w, λ) = c Σ_i ℓ(network(x_i), y_i): the loss of a network on data.
+
+    Parameters
+    ----------
+    network : Network
+        What returns one vector of scores for each example.
+    X : array_like (n, *input_shape)
+        Examples, float32 or float64.
+    y : array_like (n,) of int, or (n, outputs) of float
+        Classes, or targets of the squared error.
+    loss : {"cross_entropy", "squared"}
+        ℓ: softmax cross-entropy, or ½ ‖s − y‖².
+    reduction : {"mean", "sum"}
+        c = 1/n or 1.
+    adapt : sequence of str, optional
+        Names of the blocks (see `Network`) whose parameters are w, in the network's order; those of
+        the others are then λ, in that order too. The default is all of them, and no λ.
+
+    Attributes
+    ----------
+    own, given : Layout
+        Where each tensor of w lies in w, and where each of λ lies in λ.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If X, y, a name or a block does not fit.
+
+    Notes
+    -----
+    The batch of a `BatchNorm` is all of X. At the kinks of `ReLU` and `MaxPool` the derivatives are
+    those that these state.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> net = tb.layers.Network(
+    ...     [tb.layers.Dense(8), tb.layers.Softplus(), tb.layers.Dense(3)], input_shape=(4,)
+    ... )
+    >>> X, y = np.random.default_rng(0).standard_normal((6, 4)), [0, 1, 2, 0, 1, 2]
+    >>> g = tb.NetworkLoss(net, X, y)
+    >>> w, lam = net.init(seed=1), np.zeros(0)
+    >>> found = tb.testing.assert_objective_derivatives(g, w, lam)
+    >>> found["hessian"] < 1e-12
+    True
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        X: Any,
+        y: Any,
+        *,
+        loss: str = "cross_entropy",
+        reduction: str = "mean",
+        adapt: Sequence[str] | None = None,
+    ) -> None:
+        self.X = network._examples(as_float("X", X))
+        super().__init__(network, y, len(self.X), loss, reduction)
+        blocks = network.blocks
+        if isinstance(adapt, str):
+            raise TypeError(f"adapt must be a sequence of names, got the string {adapt!r}")
+        if adapt is not None and (unknown := [name for name in adapt if name not in blocks]):
+            raise ValueError(f"adapt names {unknown}; the blocks with parameters are {[*blocks]}")
+        chosen = blocks if adapt is None else adapt
+        sizes = {
+            name: at.stop - at.start for name in network.layout for at in [network.layout[name]]
+        }
+        mine = {name: size for name, size in sizes.items() if name.partition(".")[0] in chosen}
+        self.own = Layout(**mine)
+        self.given = Layout(**{name: size for name, size in sizes.items() if name not in mine})
+        self.dtype = self.X.dtype
+        self.n_lam = None if adapt is None else self.given.size
+
+    def restrict(self, index: Array) -> NetworkLoss:
+        """Return the loss of the examples in `index`, rescaled by n/len(index)."""
+        part = copy.copy(self)
+        part.X, part.y = self.X[index], self.y[index]
+        part.scale = self.scale * len(self.y) / len(part.y)
+        return part
+
+    def _split(self, w: Array, lam: Array) -> tuple[Tensors, Array]:
+        tensors = self.network.tensors(w, self.own)
+        if self.n_lam is not None:
+            tensors |= self.network.tensors(lam, self.given)
+        return tensors, self.X
+
+    def _directions(self, dw: Array, dlam: Array) -> tuple[Tensors, Array]:
+        return self._split(dw, dlam)[0], np.zeros_like(self.X)
+
+    def _parts(self, tensors: Mapping[str, Array], X: Array, lam: Array) -> tuple[Array, Array]:
+        own = _flat(tensors, self.own, lam)
+        return own, np.zeros_like(lam) if self.n_lam is None else _flat(tensors, self.given, lam)
+
+
+class FeatureLoss(Sweep):
+    """The loss of a network whose examples are the hyperparameters: g(w, λ), λ = X.ravel().
+
+    With X = the features that earlier layers, which depend on λ alone, make of the data: see
+    `FeatureMap`.
+
+    Parameters
+    ----------
+    network, y, loss, reduction
+        See `NetworkLoss`.
+    """
+
+    def __init__(
+        self, network: Network, y: Any, *, loss: str = "cross_entropy", reduction: str = "mean"
+    ) -> None:
+        super().__init__(network, y, len(y), loss, reduction)
+        self.shape = (len(self.y), *network.input_shape)
+        self.n_lam = int(np.prod(self.shape))
+
+    def _split(self, w: Array, lam: Array) -> tuple[Tensors, Array]:
+        if lam.shape != (self.n_lam,):
+            raise ValueError(f"lam must hold features of shape {self.shape}, got {lam.shape}")
+        return self.network.tensors(w), lam.reshape(self.shape)
+
+    def _parts(self, tensors: Mapping[str, Array], X: Array, lam: Array) -> tuple[Array, Array]:
+        return _flat(tensors, self.network.layout, lam), X.ravel()
+
+
+def _flat(tensors: Mapping[str, Array], layout: Layout, model: Array) -> Array:
+    """Return the tensors of a layout in one vector."""
+    parts = [tensors[name].ravel() for name in layout]
+    return np.concatenate(parts) if parts else np.zeros_like(model, shape=0)

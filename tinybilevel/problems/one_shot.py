@@ -1,0 +1,184 @@
+"""One-shot classification, the paper's Section 4.3: hyperparameters inside the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array, as_float
+from tinybilevel.layers import (
+    BatchNorm,
+    Conv2d,
+    Dense,
+    FeatureLoss,
+    FeatureMap,
+    Flatten,
+    Layer,
+    MaxPool,
+    Network,
+    NetworkLoss,
+    ReLU,
+)
+from tinybilevel.maps import Blocks, Exp, Layout
+from tinybilevel.objectives import ProximityPenalty
+from tinybilevel.problem import BilevelProblem
+from tinybilevel.transitions import GradientDescent, Learned
+
+__all__ = ["OneShot", "four_blocks"]
+
+
+def four_blocks(
+    n_classes: int = 5, *, filters: int = 32, input_shape: Sequence[int] = (1, 28, 28)
+) -> dict[str, list[Layer]]:
+    """Return the layers of four convolutional blocks and a linear head.
+
+    Each block is a 3 × 3 convolution without bias, batch norm, ReLU and 2 × 2 max-pooling (Vinyals
+    et al. 2016), as many of which as halve the image to no less than one pixel.
+    """
+    blocks: dict[str, list[Layer]] = {}
+    side = min(input_shape[1:])
+    for k in range(1, 5):
+        pool: list[Layer] = [MaxPool(2)] if side >= 2 else []
+        side = side // 2 if pool else side
+        blocks[f"block{k}"] = [
+            Conv2d(filters, 3, padding=1, bias=False),
+            BatchNorm(),
+            ReLU(),
+            *pool,
+        ]
+    return {**blocks, "head": [Flatten(), Dense(n_classes)]}
+
+
+class OneShot:
+    """A family of problems, one for each task: λ = {λ_l1, λ_l2, c, log ρ, log γ}.
+
+    Lower level, for a task with support set S: g(w, λ) = Σ_{(x,y)∈S} ℓ(nn(x; w, λ), y) +
+    Σ_j ρ_j ‖w_j − c_j‖², T steps of gradient descent with a step size γ_j for each parameter tensor
+    w_j, from w_0 = c. Upper level: the mean of ℓ on the task's query set. The first blocks of the
+    network (λ_l) are hyperparameters, which the upper level sees directly too.
+
+    Parameters
+    ----------
+    layers : mapping of str to sequence of Layer
+        The network, in named blocks, such as `four_blocks` returns.
+    input_shape : tuple of int
+        Shape of one image.
+    adapt : sequence of str
+        The last blocks of the network, whose parameters are w.
+    T : int
+        Steps of the lower level.
+    features_once : bool
+        Run the blocks that depend on λ alone once per λ, not once per step. The results are the
+        same to rounding.
+
+    Attributes
+    ----------
+    network, front, back : Network
+        The whole, the blocks that are hyperparameters, and those that are adapted.
+    layout : Layout
+        Where ``front``, ``c``, ``log_rho`` and ``log_gamma`` lie in λ.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, Any],
+        *,
+        input_shape: Sequence[int] = (1, 28, 28),
+        adapt: Sequence[str] = ("block3", "block4", "head"),
+        T: int = 50,
+        features_once: bool = True,
+    ) -> None:
+        names = list(layers)
+        first = len(names) - len(adapt)
+        if list(adapt) != names[first:] or not 0 < first < len(names):
+            raise ValueError(f"adapt must name some of the last blocks of {names}, got {adapt!r}")
+        self.front = Network({name: layers[name] for name in names[:first]}, input_shape)
+        self.back = Network({name: layers[name] for name in adapt}, self.front.output_shape)
+        self.network = Network(layers, input_shape)
+        self.T, self.adapt, self.features_once = T, tuple(adapt), bool(features_once)
+        tensors = [self.back.layout[name] for name in self.back.layout]
+        self.sizes = [at.stop - at.start for at in tensors]
+        self.layout = Layout(
+            front=self.front.size,
+            c=self.back.size,
+            log_rho=len(self.sizes),
+            log_gamma=len(self.sizes),
+        )
+
+    def start(
+        self,
+        seed: int | np.random.Generator = 0,
+        *,
+        rho: float | Mapping[str, float] = 1.0,
+        gamma: float | Mapping[str, float] = 0.02,
+        dtype: Any = np.float32,
+    ) -> Array:
+        """Return λ_1: drawn layers, a head of zeros, and ρ and γ by block or for all."""
+        drawn = self.network.init(seed, dtype)
+        head = self.network.blocks[self.adapt[-1]]
+        drawn[head] = 0
+        blocks = [name.partition(".")[0] for name in self.back.layout]
+
+        def by_tensor(value: float | Mapping[str, float]) -> Array:
+            each = [value[b] if isinstance(value, Mapping) else value for b in blocks]
+            return np.log(np.array(each, dtype))
+
+        return self.layout.pack(
+            front=drawn[: self.front.size],
+            c=drawn[self.front.size :],
+            log_rho=by_tensor(rho),
+            log_gamma=by_tensor(gamma),
+        )
+
+    def problem(
+        self, X: Any, y: Any, X_query: Any, y_query: Any, lam0: Array | None = None
+    ) -> BilevelProblem:
+        """Return one task's problem.
+
+        Parameters
+        ----------
+        X, X_query : array_like (n, *input_shape), (m, *input_shape)
+            Support and query images, float32 or float64.
+        y, y_query : array_like (n,), (m,) of int
+            Their classes.
+        lam0 : ndarray, optional
+            λ_1 of the problem.
+
+        Returns
+        -------
+        BilevelProblem
+        """
+        X, X_query = as_float("X", X), as_float("X_query", X_query)
+        if not self.features_once:
+            return self._plain(X, y, X_query, y_query, lam0)
+        features = FeatureMap(self.front, [X, X_query])
+        phi = Blocks(self.layout, front=features, log_rho=Exp(), log_gamma=Exp())
+        at = phi.theta_layout
+        support, query = (
+            slice(at["front"].start + s.start, at["front"].start + s.stop) for s in features.slices
+        )
+        g = FeatureLoss(self.back, y, reduction="sum").on(support) + self._pull(at)
+        f = FeatureLoss(self.back, y_query).on(query)
+        return self._problem(g, f, at, phi, lam0)
+
+    def _plain(self, X: Any, y: Any, X_query: Any, y_query: Any, lam0: Any) -> BilevelProblem:
+        phi = Blocks(self.layout, log_rho=Exp(), log_gamma=Exp())
+        at = self.layout
+
+        def loss(X: Array, y: Any, reduction: str) -> Any:
+            whole = NetworkLoss(self.network, X, y, reduction=reduction, adapt=self.adapt)
+            return whole.on(at["front"])
+
+        g = loss(X, y, "sum") + self._pull(at)
+        return self._problem(g, loss(X_query, y_query, "mean"), at, phi, lam0)
+
+    def _pull(self, at: Layout) -> Any:
+        """Return Σ_j ρ_j ‖w_j − c_j‖² as a function of θ."""
+        return ProximityPenalty(self.sizes).on(slice(at["c"].start, at["log_rho"].stop))
+
+    def _problem(self, g: Any, f: Any, at: Layout, phi: Any, lam0: Any) -> BilevelProblem:
+        gamma = Learned(at["log_gamma"], sizes=self.sizes)
+        descent = GradientDescent(g, gamma, initial=at["c"])
+        return BilevelProblem(descent, upper=f, T=self.T, hyper_map=phi, lam0=lam0)

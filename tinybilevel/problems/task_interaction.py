@@ -1,0 +1,126 @@
+"""Task interaction, the paper's Section 4.2.2: learn which linear models should resemble."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array, as_float
+from tinybilevel.maps import Blocks, Layout, Symmetric
+from tinybilevel.objectives import L2Penalty, PairwisePenalty, SoftmaxRegression
+from tinybilevel.problem import BilevelProblem
+from tinybilevel.problems.hypercleaning import append_bias
+from tinybilevel.transitions import GradientDescent
+
+__all__ = ["interactions", "task_interaction"]
+
+
+def task_interaction(
+    X: Any,
+    y: Any,
+    X_val: Any,
+    y_val: Any,
+    *,
+    T: int = 100,
+    step_size: float = 0.1,
+    n_classes: int | None = None,
+    backend: str = "auto",
+) -> BilevelProblem:
+    """Let V linear softmax models share strength through a matrix that validation data choose.
+
+    Lower level: g(W, {C, ρ}) = (1/n) Σ_i ℓ_i(W) + Σ_{i,j} C_ij ‖w_i − w_j‖² + ρ Σ_v ‖w_v‖², T
+    steps of gradient descent from W = 0. The pairs are ordered ones, i < j and j < i, as printed;
+    a sum over i < j alone halves C. The bias is not penalised. Upper level: the mean
+    cross-entropy on the validation set. The paper prints "linear regression loss" there, which
+    is taken as a slip: its models are softmax classifiers.
+
+    Parameters
+    ----------
+    X : array_like (n, d)
+        Training examples, float32 or float64; a column of ones is appended as a bias.
+    y : array_like (n,) of int
+        Their classes.
+    X_val, y_val : array_like (m, d), (m,) of int
+        Validation examples.
+    T : int
+        Steps of the lower level.
+    step_size : float
+        γ. With β = ½ λ_max(XᵀX/n), γ (β + 2ρ + 8 max_i Σ_j C_ij) < 2 is enough for the steps to be
+        stable.
+    n_classes : int, optional
+        V; by default the largest class in `y` and `y_val` plus one.
+    backend : {"auto", "plain", "numpy", "numba"}
+        See `SoftmaxRegression`.
+
+    Returns
+    -------
+    BilevelProblem
+        λ holds C_ij for i < j, row by row, then ρ: V(V−1)/2 + 1 numbers, all 0 in `lam0`, and at
+        least 0 by the problem's `bounds`. w = W.ravel(), W is (V, d + 1), the bias column last.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If shapes or dtypes do not fit together.
+
+    See Also
+    --------
+    RowSpace : Fewer columns, and the same numbers, where n < d.
+
+    Notes
+    -----
+    One strength c shared by all pairs is no model of its own: the gradient of the cross-entropy
+    sums to 0 over the classes, so that from W = 0 the rows sum to 0 at every step, and then
+    Σ_{i,j} c ‖w_i − w_j‖² = 2Vc Σ_v ‖w_v‖². It only adds 2Vc to ρ.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> data = tb.data.digits().split(n_train=50, n_val=50, seed=0)
+    >>> problem = tb.problems.task_interaction(data.X_train, data.y_train, data.X_val, data.y_val)
+    >>> problem.lam0.shape
+    (46,)
+    >>> tb.KRMD(K=5)(problem).grad.shape
+    (46,)
+    """
+    X, X_val = as_float("X", X, ndim=2), as_float("X_val", X_val, ndim=2)
+    if X.shape[1] != X_val.shape[1]:
+        raise ValueError(f"X and X_val must have as many columns, got {X.shape} and {X_val.shape}")
+    if n_classes is None:
+        n_classes = int(max(np.max(y), np.max(y_val))) + 1
+    V, d = n_classes, X.shape[1] + 1
+
+    def mean_loss(X: Array, y: Any) -> SoftmaxRegression:
+        return SoftmaxRegression(append_bias(X), y, V, weighted=False, backend=backend)
+
+    layout = Layout(C=V * (V - 1) // 2, rho=1)
+    phi = Blocks(layout, C=Symmetric(V))
+    penalized = np.tile(np.append(np.zeros(d - 1, int), -1), V)
+    lower = (
+        mean_loss(X, y)
+        + PairwisePenalty(V, d, n_free=1).on(phi.theta_layout["C"])
+        + L2Penalty(groups=penalized).on(phi.theta_layout["rho"])
+    )
+    return BilevelProblem(
+        GradientDescent(lower, step_size, initial=np.zeros_like(X, shape=V * d)),
+        upper=mean_loss(X_val, y_val),
+        T=T,
+        hyper_map=phi,
+        lam0=np.zeros_like(X, shape=layout.size),
+    )
+
+
+def interactions(lam: Array) -> Array:
+    """Return the symmetric matrix C, (V, V), of a `task_interaction` problem's λ.
+
+    Raises
+    ------
+    ValueError
+        If `lam` does not have V(V−1)/2 + 1 entries for any V.
+    """
+    pairs = len(lam) - 1
+    V = round((1 + (1 + 8 * max(pairs, 0)) ** 0.5) / 2)
+    if pairs != V * (V - 1) // 2:
+        raise ValueError(f"lam must hold V(V−1)/2 + 1 numbers for some V, got {len(lam)}")
+    return Symmetric(V)(lam[:-1]).reshape(V, V)
