@@ -238,12 +238,63 @@ def test_a_run_that_diverges_is_explained():
             call(fast)
 
 
-def test_large_data_without_a_kernel_gain_nothing():
-    X, y = np.ones((2000, 1000), np.float32), np.zeros(2000, int)
-    g = tb.SoftmaxRegression(X, y, 10, backend="numpy")
-    descent = tb.GradientDescent(g, 0.1, np.zeros(10_000, np.float32))
-    with pytest.raises(TypeError, match="too large to gain"):
-        tb.compile(tb.BilevelProblem(descent, g, T=2))
+def at_size(kind, n):
+    """Return an objective of a kind whose size is n, and how many entries w has."""
+    ridge, own = tb.L2Penalty(0.1), tb.Objective.from_functions(**NJIT)
+    return {
+        "softmax": (tb.SoftmaxRegression(np.ones((n, 3)), np.arange(n) % 2, weighted=False), 6),
+        "matrix": (tb.Quadratic(np.eye(min(n, 1000))) + ridge, min(n, 1000)),
+        "diagonal": (tb.Quadratic(np.ones(n)) + ridge, n),
+        "C": (tb.Quadratic(np.ones(2), np.ones((2, n))) + ridge, 2),
+        "penalty": (tb.L2Penalty(groups=np.zeros(n, int)) + ridge, n),
+        "functions": (own, n),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest"),
+    [
+        ("softmax", 581),
+        ("matrix", 447),
+        ("diagonal", 400),
+        ("C", 100_000),
+        ("penalty", 4000),
+        ("functions", 10_000),
+    ],
+)
+@pytest.mark.parametrize("level", ["lower", "upper"])
+def test_what_a_scalar_loop_would_slow_down_stays_plain(kind, largest, level):
+    def problem(n):
+        objective, M = at_size(kind, n)
+        own = tb.Objective.from_functions(**NJIT)
+        lower, upper = (objective, own) if level == "lower" else (own, objective)
+        return tb.BilevelProblem(tb.GradientDescent(lower, 0.1, np.zeros(M)), upper, T=2)
+
+    assert isinstance(tb.compile(problem(largest)), CompiledProblem)
+    plain = problem(largest + 1)
+    assert tb.compile(plain) is plain
+
+
+def test_a_weighted_softmax_regression_of_any_size_has_a_loop():
+    own = tb.Objective.from_functions(value=lambda w, lam: 0.5 * w @ w, grad=lambda w, lam: w)
+    for n, backend in ((3, "auto"), (300, "auto"), (3000, "numpy")):
+        X, y = cases.normal(0, n, 5), np.arange(n) % 3
+        g = tb.SoftmaxRegression(X, y, backend=backend) + tb.L2Penalty(0.1)
+        plain = tb.BilevelProblem(
+            tb.GradientDescent(g, 0.1, np.zeros(15)), own, T=4, lam0=np.ones(n)
+        )
+        fast = tb.compile(plain)
+        assert type(fast.loop).__name__ == "CleaningOnHost"
+        assert_same(plain, fast, tb.KRMD(K=2))
+
+
+def test_the_kernels_loop_leaves_a_bias_without_penalty_alone():
+    X, y = cases.normal(0, 700, 3), np.arange(700) % 2
+    free = tb.L2Penalty(0.5, groups=[0, 0, -1] * 2)
+    g = tb.SoftmaxRegression(X, y, backend="numba") + free
+    descent = tb.GradientDescent(g, 0.1, cases.normal(1, 6))
+    plain = tb.BilevelProblem(descent, tb.L2Penalty(0.1), T=5, lam0=np.ones(700))
+    assert_same(plain, tb.compile(plain), tb.RMD())
 
 
 def quadratics(count, T=7):

@@ -196,15 +196,17 @@ def test_what_is_not_right_is_explained():
         tb.compile(replace(plain, transition=wrong))
 
 
-def test_what_the_loop_does_not_know_is_refused():
+def test_minibatches_are_refused_and_what_the_loop_does_not_know_stays_plain():
     plain = problem()
     loss = plain.transition.objective.terms[0][1]
     start = plain.transition.fixed_start()
+    batches = tb.GradientDescent(loss, 0.1, start, batches=np.zeros((9, 3), int))
+    with pytest.raises(TypeError, match="compile"):
+        tb.compile(tb.BilevelProblem(batches, plain.upper, T=9))
     large = tb.SoftmaxRegression(
         np.ones((2000, 1000), np.float32), np.zeros(2000, int), 10, backend="numba"
     )
     for descent in (
-        tb.GradientDescent(loss, 0.1, start, batches=np.zeros((9, 3), int)),
         tb.GradientDescent(large, 0.1, np.zeros(10_000)),
         tb.GradientDescent(
             tb.SoftmaxRegression(large.X, large.y, 10, weighted=False, backend="numba"),
@@ -212,5 +214,5 @@ def test_what_the_loop_does_not_know_is_refused():
             np.zeros(10_000, np.float32),
         ),
     ):
-        with pytest.raises(TypeError, match="compile"):
-            tb.compile(tb.BilevelProblem(descent, plain.upper, T=9))
+        large_problem = tb.BilevelProblem(descent, plain.upper, T=9)
+        assert tb.compile(large_problem) is large_problem

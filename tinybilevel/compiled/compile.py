@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, like, moved, on_device, promote, to_numpy
-from tinybilevel.compiled.forms import dense_form, upper_form
+from tinybilevel.compiled.forms import TooLarge, dense_form, upper_form
 from tinybilevel.compiled.loops import (
     CleaningOnDevice,
     CleaningOnHost,
@@ -25,8 +25,11 @@ from tinybilevel.transitions import GradientDescent
 
 __all__ = ["compile"]
 
+#: Entries of G from which BLAS, on two threads, multiplies by it faster than the loop.
+_LARGEST_MATRIX = 1_000_000
 
-def compile(problem: BilevelProblem) -> CompiledProblem:
+
+def compile(problem: BilevelProblem) -> BilevelProblem:
     """Return `problem` with its forward and backward pass as one compiled loop.
 
     `KRMD` and `RMD` that keep their states in a `Ring`, without `tol` or `tail`, then run it; all
@@ -34,13 +37,15 @@ def compile(problem: BilevelProblem) -> CompiledProblem:
 
     - Small problems, where the interpreter takes most of the time: a call takes microseconds, and
       `Method.batch` takes many λ at once, on all cores. They are made when first called, which
-      takes some seconds in each process.
+      takes some seconds in each process. Larger ones come back as they are, since this loop would
+      be slower than their plain code.
     - Quadratics, in float64: their products do not depend on w_t, so that no state is kept. Those
-      with a diagonal gain at any size. Numba keeps this loop on disk. On a GPU, a batch has a
+      with a diagonal gain at any size, a matrix up to 1000 × 1000. Numba keeps this loop on disk.
+      On a GPU, a batch has a
       thread for each λ (there it is only the batch that is compiled), and `Method.batch` takes
       many problems at once.
-    - Weighted softmax regression on large data, as in `problems.hypercleaning`: what its kernels
-      do, without the interpreter between two steps.
+    - Weighted softmax regression, as in `problems.hypercleaning`: what its kernels do, without the
+      interpreter between two steps.
     - The same on a GPU: three launches per step, recorded as a CUDA graph at the first call with
       each K.
 
@@ -48,19 +53,19 @@ def compile(problem: BilevelProblem) -> CompiledProblem:
     ----------
     problem : BilevelProblem
         Gradient descent with one fixed step size, on the whole data, from a fixed w_0. Both levels
-        are made of `Quadratic`, `L2Penalty`, small dense `SoftmaxRegression`, what is in
+        are made of `Quadratic`, `L2Penalty`, dense `SoftmaxRegression`, what is in
         ``tinybilevel.problems``, and objectives from functions that Numba has compiled; of sums of
         these, and of these on a block of λ. Or the lower level is a weighted `SoftmaxRegression`
-        that has a kernel, with fixed `L2Penalty` terms, under any upper level. On a GPU, a
+        with fixed `L2Penalty` terms, under any upper level. On a GPU, a
         `Quadratic` without a `hyper_map` under an upper level of ``tinybilevel.problems``, a fixed
         `L2Penalty`, or a `Quadratic` with a diagonal G and C = 0; or a weighted
         `SoftmaxRegression` with fixed `L2Penalty` terms under an unweighted one.
 
     Returns
     -------
-    CompiledProblem
-        A `BilevelProblem`, equal to `problem`. A change to it by ``dataclasses.replace`` gives a
-        plain one.
+    BilevelProblem
+        A `CompiledProblem`, equal to `problem`; a change to it by ``dataclasses.replace`` gives a
+        plain one. Or `problem` itself, where no loop would be faster.
 
     Raises
     ------
@@ -97,6 +102,8 @@ def compile(problem: BilevelProblem) -> CompiledProblem:
     make = _quadratic if special else _cleaning_on_device if on_device(start) else _cleaning
     try:
         loop, kernel = make(problem, descent, start)
+    except TooLarge:
+        return problem
     except ImportError as error:
         raise missing_extra("compile needs Numba", "fast", error) from error
     f, T, phi, namespace = problem.upper, problem.T, problem.hyper_map, problem.namespace
@@ -107,11 +114,12 @@ def compile(problem: BilevelProblem) -> CompiledProblem:
 def _special(problem: BilevelProblem, g: Quadratic) -> bool:
     """Return whether the loop for quadratics knows the upper level too, and the dtype."""
     known = upper_form(moved(problem.upper, "numpy"), g.G.shape[0]) is not None
-    return (
-        known
-        and type(problem.hyper_map) is Identity
-        and (on_device(g.G) or promote(g.dtype, problem.upper.dtype) == np.float64)
-    )
+    if not known or type(problem.hyper_map) is not Identity:
+        return False
+    if on_device(g.G):
+        return True
+    small = g.G.ndim == 1 or g.G.size <= _LARGEST_MATRIX
+    return small and promote(g.dtype, problem.upper.dtype) == np.float64
 
 
 def _dense(
@@ -121,12 +129,9 @@ def _dense(
 
     forms = []
     for level, objective in (("lower", descent.objective), ("upper", problem.upper)):
-        form, data = dense_form(objective), upper_form(objective, start.size)
+        form, data = dense_form(objective, start.size), upper_form(objective, start.size)
         if form is None and data is None:
-            raise TypeError(
-                f"compile knows no compiled form of the {level} level {objective!r}, or it is too "
-                "large to gain by one"
-            )
+            raise TypeError(f"compile knows no compiled form of the {level} level {objective!r}")
         forms.append(("upper", *data) if form is None else form)
     lower, upper = forms
     return DenseOnHost, DenseLoop(lower, upper, start, descent.step_size.values, problem.T)
@@ -159,15 +164,20 @@ def _cleaning(
     problem: BilevelProblem, descent: GradientDescent, start: Array
 ) -> tuple[type[Loop], Any]:
     parts = _loss_and_ridge(descent.objective)
+    if parts is None or parts[1]._rows is not None or parts[1].dtype != start.dtype:
+        return _dense(problem, descent, start)
     from tinybilevel.kernels.softmax import Softmax
     from tinybilevel.kernels.softmax_loop import SoftmaxLoop
 
-    if parts is None or not isinstance(parts[1].body, Softmax) or parts[1].dtype != start.dtype:
-        return _dense(problem, descent, start)
     c, loss, rho = parts
+    lower = loss.body
+    if not isinstance(lower, Softmax):
+        try:
+            return _dense(problem, descent, start)
+        except (TooLarge, TypeError):  # the kernels' loop takes any size and any upper level
+            lower = Softmax(loss.X, loss.y, loss.n_classes)
     gamma, scale = descent.step_size.values, c * loss.scale
-    loop = SoftmaxLoop(loss.body, start, gamma, rho, scale, problem.T, loss.remember)
-    return CleaningOnHost, loop
+    return CleaningOnHost, SoftmaxLoop(lower, start, gamma, rho, scale, problem.T, loss.remember)
 
 
 def _cleaning_on_device(
@@ -201,11 +211,15 @@ def _loss_and_ridge(g: Objective) -> tuple[float, SoftmaxRegression, float] | No
     """Return c, ℓ and ρ of g = c ℓ + ρ‖w‖², with a weighted softmax regression ℓ; or None."""
     terms = g.terms if type(g) is Sum else ((1.0, g),)
     losses = [(c, term) for c, term in terms if type(term) is SoftmaxRegression]
-    ridges = [
-        c * term.strength
-        for c, term in terms
-        if type(term) is L2Penalty and isinstance(term.strength, float)
-    ]
+    ridges = [c * rho for c, term in terms if (rho := _ridge(term)) is not None]
     if len(losses) != 1 or len(ridges) + 1 != len(terms) or not losses[0][1].weighted:
         return None
     return *losses[0], sum(ridges)
+
+
+def _ridge(term: Objective) -> float | None:
+    """Return ρ of a penalty ρ‖w‖² on all of w."""
+    if type(term) is not L2Penalty or not isinstance(term.strength, float):
+        return None
+    everywhere = term.groups is None or term.groups.min() >= 0
+    return term.strength if everywhere else None

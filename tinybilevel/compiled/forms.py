@@ -17,25 +17,43 @@ from tinybilevel.objectives.base import FunctionObjective, OnBlock, Sum
 from tinybilevel.problems.counterexample import Coupled
 from tinybilevel.problems.toy import Rippled
 
-__all__ = ["dense_form", "upper_form"]
+__all__ = ["TooLarge", "dense_form", "upper_form"]
 
 Form = tuple[Any, ...]
 
-#: Multiply-adds of one product with X from which one loop on one thread is no gain.
-_LARGE = 20_000_000
+# The largest of each kind that one scalar loop on one thread takes no longer over than NumPy does,
+# forward and backward; `python -m benchmarks.rule` measures both sides of each limit.
+_SOFTMAX = 50_000
+_MATRIX = 200_000
+_DIAGONAL = 400
+_PENALTY = 4_000
+_FUNCTIONS = 10_000
 
-dense_form = Registry("Return the form of an objective for `kernels.dense_loops`, or None.")
-upper_form = Registry("Return that of an upper level over M entries for `kernels.loops`, or None.")
+
+class TooLarge(Exception):
+    """The plain code of an objective is faster than its compiled form."""
+
+
+def _check(size: int, largest: int) -> None:
+    if size > largest:
+        raise TooLarge
+
+
+dense_form = Registry("Return the form of an objective of M entries for `kernels.dense_loops`.")
+upper_form = Registry("Return that of an upper level of M entries for `kernels.loops`.")
 
 
 @dense_form.of(Quadratic)
-def _(g: Quadratic) -> Form:
-    C = np.empty((0, 0)) if g.C is None else g.C
+def _(g: Quadratic, M: int) -> Form:
+    C, diagonal = np.empty((0, 0)) if g.C is None else g.C, g.G.ndim == 1
+    _check(C.size + (0 if diagonal else g.G.size), _MATRIX)
+    _check(M if diagonal else 0, _DIAGONAL)
     return "quadratic", np.atleast_2d(g.G), C, np.zeros(len(g.G)) if g.d is None else g.d
 
 
 @dense_form.of(L2Penalty)
-def _(g: L2Penalty) -> Form | None:
+def _(g: L2Penalty, M: int) -> Form | None:
+    _check(M, _PENALTY)
     learned = g.strength is None
     fixed = np.zeros(1) if g.strength is None else np.atleast_1d(g.strength)
     if g.groups is None:
@@ -48,26 +66,30 @@ def _(g: L2Penalty) -> Form | None:
 
 
 @dense_form.of(SoftmaxRegression)
-def _(g: SoftmaxRegression) -> Form | None:
-    small = g.whole_dense() and g.X.size * g.n_classes < _LARGE
-    return ("softmax", g.X, g.y, g.scale, g.weighted) if small else None
+def _(g: SoftmaxRegression, M: int) -> Form | None:
+    if not g.whole_dense():
+        return None
+    (n, d), C = g.X.shape, g.n_classes
+    _check(n * (C * (d + 15) + 50), _SOFTMAX)  # an exponential is 15 multiply-adds, a row 50 more
+    return "softmax", g.X, g.y, g.scale, g.weighted
 
 
 @dense_form.of(FunctionObjective)
-def _(g: FunctionObjective) -> Form:
+def _(g: FunctionObjective, M: int) -> Form:
+    _check(M, _FUNCTIONS)
     names = ("value", "grad", "grad_vjp", "grad_lam")
     return "functions", *((name, g._functions[name]) for name in names)
 
 
 @dense_form.of(Sum)
-def _(g: Sum) -> Form | None:
-    forms = [(c, dense_form(term)) for c, term in g.terms]
+def _(g: Sum, M: int) -> Form | None:
+    forms = [(c, dense_form(term, M)) for c, term in g.terms]
     return None if any(form is None for _, form in forms) else ("sum", *forms)
 
 
 @dense_form.of(OnBlock)
-def _(g: OnBlock) -> Form | None:
-    inner, start, stop = dense_form(g.objective), g.block.start or 0, g.block.stop
+def _(g: OnBlock, M: int) -> Form | None:
+    inner, start, stop = dense_form(g.objective, M), g.block.start or 0, g.block.stop
     simple = g.block.step in (None, 1) and stop is not None and 0 <= start <= stop
     return ("block", slice(start, stop), inner) if simple and inner is not None else None
 
