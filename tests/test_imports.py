@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "tinybilevel"
 #: From what knows nothing of the others to what knows all of them.
 ORDER = (
     "errors",
+    "products",
     "arrays",
     "maps",
     "objectives",
