@@ -51,3 +51,19 @@ class Short(tb.HyperMap):
 def test_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_an_overflow_is_traced_to_its_block():
+    phi = tb.Blocks(tb.Layout(a=2, b=3), a=tb.Exp(), b=tb.Compose(tb.Affine(2.0), tb.Exp()))
+    with np.errstate(over="ignore"):
+        found = phi.overflow(np.array([0.0, 1.0, 0.0, 400.0, 0.0]))
+    assert found == "Exp() gives θ[1] = inf at λ[1] = 800 in block 'b', which is λ[2:5]"
+
+
+def test_many_blocks_have_a_short_repr():
+    layout = tb.Layout(**{f"block{i}": 1 for i in range(1000)})
+    phi = tb.Blocks(layout, **{f"block{i}": tb.Exp() for i in range(500)})
+    assert repr(layout).endswith("block7=1, … 992 more)")
+    assert repr(phi).endswith("block7=Exp(), … 492 more)")
+    assert len(repr(phi)) < 300
+    assert repr(tb.Blocks(a, b=tb.Exp())) == "Blocks(Layout(a=2, b=1), b=Exp())"

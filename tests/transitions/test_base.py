@@ -90,3 +90,56 @@ def test_a_missing_jvp_is_named():
     transition = tb.Transition.from_functions(cases.decay, cases.decay_vjp, initial=W)
     with pytest.raises(TypeError, match="FunctionTransition must define jvp, which forward mode"):
         transition.jvp(0, W, LAM, W, LAM)
+
+
+def writing(name):
+    """Return the functions of a transition, one of which writes into what it is given."""
+
+    def writes(*arguments):
+        arguments[-1][-1] = 0
+
+    functions = dict(
+        step=cases.decay,
+        vjp=cases.decay_vjp,
+        jvp=cases.decay_jvp,
+        initial=(cases.tanh_start, cases.tanh_start_vjp, cases.tanh_start_jvp),
+    )
+    parts = ("initial", "the vjp of initial", "the jvp of initial")
+    if name in functions and name != "initial":
+        return functions | {name: writes}
+    start = [
+        writes if part == name else f for part, f in zip(parts, functions["initial"], strict=True)
+    ]
+    return functions | {"initial": tuple(start)}
+
+
+@pytest.mark.parametrize(
+    "name", ["step", "vjp", "jvp", "initial", "the vjp of initial", "the jvp of initial"]
+)
+def test_a_function_that_writes_into_its_arguments_is_named(name):
+    transition = tb.Transition.from_functions(**writing(name))
+    w, lam = np.ones(6), np.full(6, 0.5)
+    call = {
+        "step": lambda: transition.step(0, w, lam),
+        "vjp": lambda: transition.vjp(0, w, lam, w),
+        "jvp": lambda: transition.jvp(0, w, lam, w, lam),
+        "initial": lambda: transition.initial(lam),
+        "the vjp of initial": lambda: transition.initial_vjp(lam, w),
+        "the jvp of initial": lambda: transition.initial_jvp(lam, lam),
+    }[name]
+    with pytest.raises(ValueError, match=f"^{name} wrote into an array that it may only read"):
+        call()
+    assert w.all()
+    assert lam.all()
+
+
+def test_a_jvp_of_initial_of_the_wrong_shape_is_named():
+    start = (cases.tanh_start, cases.tanh_start_vjp, lambda lam, dlam: np.ones(2))
+    descent = tb.GradientDescent(cases.lower(), 0.1, start)
+    with pytest.raises(ValueError, match=r"the jvp of initial must have shape \(6,\), got \(2,\)"):
+        descent.initial_jvp(np.ones(6), np.ones(6))
+
+
+def test_a_read_only_start_is_kept_as_it_is():
+    start = cases.frozen([1.0, 2.0])
+    assert tb.GradientDescent(G, 0.1, start).fixed_start() is start

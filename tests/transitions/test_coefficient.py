@@ -74,3 +74,131 @@ def test_sizes_that_do_not_add_up_to_w_are_refused(sizes):
     w, lam = np.ones(3), np.full(layout.size, 0.1)
     with pytest.raises(ValueError, match="shape"):
         descent.vjp(0, w, lam, w)
+
+
+def problem(T=3, M=3, transition=tb.GradientDescent, **options):
+    g, start = tb.Quadratic(np.linspace(0.5, 1.0, M)), np.ones(M)
+    moves = transition(g, **({"step_size": 0.1} | options), initial=start)
+    return tb.BilevelProblem(moves, cases.cosine_of_state(), T=T, lam0=np.full(M, 0.5))
+
+
+ARGUMENTS = {
+    "step_size": tb.GradientDescent,
+    "momentum": tb.HeavyBall,
+    "l1": tb.ProximalGradient,
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("values", [[0.1, 0.2, 0.3], np.array([0.1, 0.2, 0.3]), (1, 0, 0)])
+@pytest.mark.parametrize("T", [2, 3, 4])
+def test_a_sequence_as_long_as_w_is_refused_for_its_two_readings(name, values, T):
+    message = rf"{name} has 3 entries, as many as w: write PerStep.* or PerEntry"
+    with pytest.raises(ValueError, match=message):
+        problem(T=T, transition=ARGUMENTS[name], **{name: values})
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_both_readings_can_be_written(name):
+    values = np.array([0.1, 0.2, 0.3])
+    kind = ARGUMENTS[name]
+    by_step = problem(transition=kind, **{name: tb.PerStep(values)})
+    scheduled = problem(transition=kind, **{name: lambda t: values[t]})
+    np.testing.assert_array_equal(tb.RMD()(by_step).grad, tb.RMD()(scheduled).grad)
+    by_entry = problem(transition=kind, **{name: tb.PerEntry(values)})
+    lam = by_entry.lam0
+    one_by_one = [
+        tb.RMD()(
+            tb.BilevelProblem(
+                kind(
+                    tb.Quadratic(by_entry.transition.objective.G[j : j + 1]),
+                    **({"step_size": 0.1} | {name: float(values[j])}),
+                    initial=np.ones(1),
+                ),
+                cases.cosine_of_state(),
+                T=3,
+            ),
+            lam[j : j + 1],
+        ).grad[0]
+        for j in range(3)
+    ]
+    np.testing.assert_allclose(tb.RMD()(by_entry).grad, one_by_one, rtol=1e-13)
+    state = np.linspace(0.5, 1.5, by_entry.transition.initial(lam).size)
+    tb.testing.assert_transition_adjoints(by_entry.transition, state, lam)
+
+
+def test_one_entry_reads_the_same_either_way():
+    assert problem(M=1, T=1, step_size=[0.1]).T == 1
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.2], tb.PerStep([0.1, 0.2])])
+def test_a_schedule_that_ends_before_T_is_refused_when_built(values):
+    with pytest.raises(ValueError, match="step_size has 2 entries, one for each step, and T = 4"):
+        problem(T=4, step_size=values)
+    problem(T=2, step_size=values)
+
+
+@pytest.mark.parametrize("M", [1, 2, 4])
+def test_values_per_entry_that_do_not_fit_w_are_refused_when_built(M):
+    values = tb.PerEntry([0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match=rf"step_size, one .* w, must have shape \({M},\), got"):
+        problem(M=M, step_size=values)
+
+
+def test_sizes_that_do_not_fit_w_are_refused_when_built_or_when_w_is_known():
+    learned = tb.Learned(slice(0, 1), sizes=[1])  # would multiply all three entries
+    with pytest.raises(ValueError, match="step_size: sizes must add up to the 3 entries of w, got"):
+        problem(step_size=learned)
+    g = tb.Quadratic(np.ones(3))
+    moves = tb.GradientDescent(g, learned, (lambda lam: lam + 1, lambda lam, alpha: alpha))
+    with pytest.raises(ValueError, match="step_size: sizes must add up to the 3 entries of w, got"):
+        moves.initial(np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ([True, False], TypeError, "step_size must be float32 or float64, got dtype bool"),
+        (["0.1", "0.2"], TypeError, "step_size must be float32 or float64"),
+        ("0.1", TypeError, "step_size must be a number"),
+        ([0.1, np.inf], ValueError, "step_size must be .* at least 0, got inf at entry 1"),
+        (tb.PerEntry([0.1, -1.0]), ValueError, "step_size must be .* got -1.0 at entry 1"),
+        (tb.PerEntry([[0.1]]), ValueError, "step_size must have 1 dimension"),
+        (tb.PerStep(0.1), ValueError, "step_size must have 1 dimension"),
+        (tb.Learned, TypeError, "step_size must be a number"),
+        ({0.1: 0.2}, TypeError, "step_size must be a number"),
+        (slice(0, 3), ValueError, "block must have 1 entries.* a schedule, .* is not learned"),
+    ],
+)
+def test_arguments_refused(value, error, message):
+    with pytest.raises(error, match=message):
+        tb.GradientDescent(tb.Quadratic(np.ones(3)), value, np.ones(3))
+
+
+@pytest.mark.parametrize("value", [np.array(0.1), np.float32(0.1), 1])
+def test_any_one_number_is_a_number(value):
+    descent = tb.GradientDescent(tb.Quadratic(np.ones(3)), value, np.ones(3))
+    assert descent.step_size(0, LAM) == float(value)
+
+
+@pytest.mark.parametrize("returned", ["0.1", True, None, np.ones(3), 1j])
+def test_a_schedule_that_returns_no_number_is_named(returned):
+    descent = tb.GradientDescent(tb.Quadratic(np.ones(3)), lambda t: returned, np.ones(3))
+    with pytest.raises(TypeError, match="step_size must be a number at each step, got"):
+        descent.step(0, np.ones(3), np.ones(3))
+
+
+def test_values_that_change_later_change_nothing():
+    values = np.array([0.1, 0.2, 0.3])
+    descent = tb.GradientDescent(tb.Quadratic(np.ones(3)), tb.PerEntry(values), np.ones(3))
+    values[:] = np.nan
+    np.testing.assert_array_equal(descent.step_size(0, LAM), [0.1, 0.2, 0.3])
+
+
+def test_one_learned_value_for_each_entry_takes_no_loop():
+    M = 2000
+    c = tb.Learned(slice(0, M), sizes=[1] * M)
+    lam, u = cases.normal(0, M), cases.normal(1, M)
+    np.testing.assert_array_equal(c(0, lam), lam)
+    np.testing.assert_array_equal(c.pull(u, lam), u)
+    assert len(repr(c)) < 60

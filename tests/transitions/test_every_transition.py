@@ -128,3 +128,10 @@ def test_runs_that_continue_are_one_long_run(kind, options):
 def test_what_continues_has_right_adjoints(case):
     transition, w, lam = case
     tb.testing.assert_transition_adjoints(transition.continuing(w, 7), w, lam, t=1)
+
+
+def test_a_repr_is_short_and_names_the_parts(case):
+    words = repr(case.subject)
+    assert words.startswith(type(case.subject).__name__)
+    assert "initial=" in words
+    assert len(words) < 400

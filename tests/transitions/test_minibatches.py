@@ -122,3 +122,55 @@ def test_without_fresh_batches_each_update_is_the_same_problem():
 def test_in_time_every_example_is_seen():
     seen = {int(i) for tau in range(1, 11) for i in FRESH(tau).ravel()}
     assert seen == set(range(40))
+
+
+@pytest.mark.parametrize(
+    ("batches", "error", "message"),
+    [
+        ([[0, 1], [5]], ValueError, r"batches\[1\] asks for example 5, which is beyond the data"),
+        (np.array([[0, 9], [1, 2]]), ValueError, r"batches\[0\] asks for example 9, which is"),
+        ([[0], [2, -1]], ValueError, r"batches\[1\] must hold .* at least 0, got -1 at entry 1"),
+        (np.array([[0, 1], [-2, 1]]), ValueError, r"batches\[1\] must hold .* got -2 at entry 0"),
+        ([[True, False]], TypeError, r"batches\[0\] must hold whole .* dtype bool; np.flatnonzero"),
+        ([[0], [1.0]], TypeError, r"batches\[1\] must hold whole numbers, got dtype float64"),
+        (
+            [0, 1],
+            ValueError,
+            r"batches\[0\] must be a vector of at least one index, got shape \(\)",
+        ),
+        ([[0], []], ValueError, r"batches\[1\] must be a vector of at least one index, got shape"),
+        (np.zeros((3, 0), int), ValueError, r"batches\[0\] must be a vector of at least one index"),
+        ("01", TypeError, "batches must be a sequence of vectors of indices, .* got '01'"),
+        (iter([[0]]), TypeError, "batches must be a sequence of vectors of indices"),
+        (3, TypeError, "batches must be a sequence of vectors of indices, .* got 3"),
+        (lambda tau: [[0], [7]], ValueError, r"batches\[1\] asks for example 7"),
+    ],
+)
+def test_batches_of_a_wrong_kind_are_refused_when_built(batches, error, message):
+    with pytest.raises(error, match=message):
+        tb.GradientDescent(cases.softmax(), 0.1, np.zeros(6), batches=batches)
+
+
+@pytest.mark.parametrize("batches", [[[0], [1]], np.zeros((2, 3), int), lambda tau: [[0], [tau]]])
+def test_too_few_batches_are_refused_before_anything_runs(batches):
+    with pytest.raises(ValueError, match="batches has 2 entries, one for each step, and T = 4"):
+        problem(batches)
+
+
+def test_an_update_with_too_few_batches_is_refused():
+    drawn = problem(lambda tau: [[0]] * (4 if tau < 3 else 2))
+    drawn.at_iteration(2)
+    with pytest.raises(ValueError, match="batches has 2 entries, one for each step, and T = 4"):
+        drawn.at_iteration(3)
+
+
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_batches_that_change_later_change_nothing(kind):
+    rows = [np.array(batch) for batch in cases.BATCHES]
+    given = kind(rows)
+    built = problem(given)
+    before = tb.RMD()(built).grad
+    for batch in given:
+        batch[:] = 0
+    np.testing.assert_array_equal(tb.RMD()(built).grad, before)
+    assert not any(batch.flags.writeable for batch in built.transition.batches)

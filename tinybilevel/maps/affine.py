@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float, check_shape
+from tinybilevel.arrays.backend import Array, as_float, check_shape, frozen
 from tinybilevel.maps.base import HyperMap
 
 __all__ = ["Affine"]
@@ -31,10 +31,11 @@ class Affine(HyperMap):
     """
 
     def __init__(self, A: Any = 1.0, b: Any = 0.0) -> None:
-        self.A = float(A) if np.ndim(A) == 0 else as_float("A", A)
-        self.b = float(b) if np.ndim(b) == 0 else as_float("b", b, ndim=1)
+        self.A, self.b = _constant("A", A), _constant("b", b)
         if np.ndim(self.A) > 2:
             raise ValueError(f"A must be a number, a vector or a matrix, got shape {np.shape(A)}")
+        if np.ndim(self.b) > 1:
+            raise ValueError(f"b must be a number or a vector, got shape {np.shape(b)}")
         if np.ndim(self.A) > 0 and np.ndim(self.b) > 0:
             check_shape("b", self.b, np.shape(self.A)[:1])
 
@@ -55,3 +56,16 @@ class Affine(HyperMap):
 
     def jvp(self, lam: Array, dlam: Array) -> Array:
         return self._apply(dlam)
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={c}" if np.ndim(c) == 0 else f"{name}=<{' × '.join(map(str, c.shape))}>"
+            for name, c in (("A", self.A), ("b", self.b))
+        )
+        return f"Affine({', '.join(shown)})"
+
+
+def _constant(name: str, c: Any) -> Any:
+    """Return a number as a float and an array as one that nobody changes."""
+    c = as_float(name, c)
+    return float(c) if c.ndim == 0 else frozen(name, c)

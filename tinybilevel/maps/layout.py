@@ -51,6 +51,11 @@ class Layout:
     def __iter__(self) -> Iterator[str]:
         return iter(self._blocks)
 
+    def __repr__(self) -> str:
+        sizes = [f"{name}={block.stop - block.start}" for name, block in self._blocks.items()]
+        more = [f"… {len(sizes) - 8} more"] if len(sizes) > 9 else []
+        return f"Layout({', '.join(sizes[: 8 if more else None] + more)})"
+
     def pack(self, **parts: Any) -> Array:
         """Join one array per block into a flat vector, (size,)."""
         if set(parts) != set(self._blocks):
@@ -128,3 +133,16 @@ class Blocks(HyperMap):
         x, d = self.layout.unpack(lam), self.layout.unpack(dlam)
         parts = [phi.jvp(x[name], d[name]) for name, phi in self._maps.items()]
         return self._join(self.theta_layout, parts)
+
+    def overflow(self, lam: Array) -> str | None:
+        for name, x in self.layout.unpack(lam).items():
+            words, block = self._maps[name].overflow(x), self.layout[name]
+            if words is not None:
+                return f"{words} in block {name!r}, which is λ[{block.start}:{block.stop}]"
+        return None
+
+    def __repr__(self) -> str:
+        given = {n: phi for n, phi in self._maps.items() if type(phi) is not Identity}
+        maps = [f"{name}={phi!r}" for name, phi in given.items()]
+        more = [f"… {len(maps) - 8} more"] if len(maps) > 9 else []
+        return f"Blocks({', '.join([repr(self.layout), *maps[: 8 if more else None], *more])})"

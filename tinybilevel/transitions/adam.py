@@ -87,6 +87,9 @@ class AdamTransition(GradientTransition):
             moved = moved - self.step_size.push(dlam) * m_hat / D
         return np.concatenate([moved, dm, ds])
 
+    def _shown(self) -> dict[str, Any]:
+        return super()._shown() | {n: getattr(self, n) for n in ("beta1", "beta2", "eps")}
+
     def _moments(self, m: Array, s: Array, grad: Array) -> tuple[Array, Array]:
         """Return m' and s'."""
         m = self.beta1 * m + (1 - self.beta1) * grad

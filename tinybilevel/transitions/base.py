@@ -193,6 +193,14 @@ class Transition(Movable):
         """Return the dynamics of outer update τ = 1, 2, …: itself where no batches are drawn."""
         return self
 
+    def __repr__(self) -> str:
+        shown = {**self._shown(), "initial": self._initial}
+        return f"{type(self).__name__}({', '.join(f'{n}={x}' for n, x in shown.items())})"
+
+    def _shown(self) -> dict[str, Any]:
+        """Return what `repr` shows besides w_0, by name."""
+        return {}
+
     def _pad(self, w: Array) -> Array:
         if self.n_buffers == 0:
             return w
@@ -310,3 +318,9 @@ class Initial(Movable):
             unit[j] = 1
             dw[j] = self.vjp(lam, unit) @ dlam
         return dw
+
+    def __repr__(self) -> str:
+        if self.fixed is not None:
+            return f"<{self.fixed.size} entries>"
+        names = ", ".join(getattr(f, "__name__", type(f).__name__) for f in self._functions)
+        return f"({names})" if self._functions else repr(self._block)

@@ -87,7 +87,7 @@ class Coefficient(Movable):
         return frozen(self.name, values)
 
     def __repr__(self) -> str:
-        return f"{self.values!r}"
+        return getattr(self.values, "__name__", repr(self.values))
 
 
 class PerStep(Coefficient):
@@ -103,10 +103,12 @@ class PerStep(Coefficient):
 
     Examples
     --------
+    >>> import numpy as np
     >>> import tinybilevel as tb
     >>> g = tb.Quadratic([1.0, 0.5])
     >>> descent = tb.GradientDescent(g, tb.PerStep([0.5, 0.1]), initial=[2.0, 2.0])
-    >>> descent.step(1, descent.initial(g.G), g.G)
+    >>> lam = np.ones(2)
+    >>> descent.step(1, descent.initial(lam), lam)
     array([1.9 , 1.95])
     """
 
@@ -153,10 +155,12 @@ class PerEntry(Coefficient):
 
     Examples
     --------
+    >>> import numpy as np
     >>> import tinybilevel as tb
     >>> g = tb.Quadratic([1.0, 0.5])
     >>> descent = tb.GradientDescent(g, tb.PerEntry([0.5, 0.1]), initial=[2.0, 2.0])
-    >>> descent.step(0, descent.initial(g.G), g.G)
+    >>> lam = np.ones(2)
+    >>> descent.step(0, descent.initial(lam), lam)
     array([1.5 , 1.95])
     """
 

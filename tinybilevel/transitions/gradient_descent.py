@@ -8,11 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, bound, moved, on_device, to_numpy
+from tinybilevel.arrays.backend import Array, as_count, bound, moved, on_device
 from tinybilevel.objectives import Objective
 from tinybilevel.products import Missing
 from tinybilevel.transitions.base import Transition
 from tinybilevel.transitions.coefficient import Coefficient, as_coefficient
+from tinybilevel.transitions.minibatches import as_batches
 
 __all__ = ["GradientDescent", "GradientTransition"]
 
@@ -60,13 +61,7 @@ class GradientTransition(Transition):
         self.objective = objective
         self.step_size = as_coefficient("step_size", step_size)
         self._draw = batches if callable(batches) else None
-        self.batches = batches(1) if callable(batches) else batches
-
-    def to(self, namespace: str) -> Self:
-        other = super().to(namespace)
-        if self.batches is not None:
-            other.batches = [moved(to_numpy(batch), namespace) for batch in self.batches]
-        return other
+        self.batches = self._checked(batches(1) if callable(batches) else batches)
 
     def check_horizon(self, T: int) -> None:
         if self.batches is not None and len(self.batches) < T:
@@ -85,14 +80,24 @@ class GradientTransition(Transition):
                 part.check(None, self.readout(w).size)
         return w
 
+    def _shown(self) -> dict[str, Any]:
+        parts = {n: part for n, part in vars(self).items() if isinstance(part, Coefficient)}
+        shown: dict[str, Any] = {"objective": self.objective, **parts}
+        if self.batches is not None:
+            shown["batches"] = self._draw or f"<{len(self.batches)} batches>"
+        return shown
+
     def at_iteration(self, tau: int) -> Self:
         if self._draw is None:
             return self
         other = copy.copy(self)
-        other.batches = self._draw(as_count("tau", tau, minimum=1))
-        if any(on_device(batch) for batch in self.batches):
-            other.batches = [moved(batch, "cupy") for batch in other.batches]
+        other.batches = self._checked(self._draw(as_count("tau", tau, minimum=1)))
+        if any(on_device(batch) for batch in self.batches or ()):
+            other.batches = moved(other.batches, "cupy")
         return other
+
+    def _checked(self, batches: Any) -> tuple[Array, ...] | None:
+        return None if batches is None else as_batches(batches, self.objective)
 
     def lacking(self, product: str) -> Missing | None:
         own = next(kind for kind in type(self).__mro__ if product in vars(kind))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count
+from tinybilevel.arrays.backend import Array, as_count, frozen, like, to_numpy
+from tinybilevel.objectives import Objective
 
-__all__ = ["FreshMinibatches", "minibatches"]
+__all__ = ["FreshMinibatches", "as_batches", "minibatches"]
 
 
 def minibatches(n: int, size: int, T: int, seed: int | np.random.Generator) -> Array:
@@ -88,3 +90,45 @@ class FreshMinibatches:
         """Return the batches of outer update τ = 1, 2, …, an array (T, size) of int."""
         rng = np.random.default_rng([self.seed, as_count("tau", tau, minimum=1)])
         return minibatches(self.n, self.size, self.T, rng)
+
+
+def as_batches(batches: Any, objective: Objective) -> tuple[Array, ...]:
+    """Check which examples each step sees, and return read-only vectors of their indices."""
+    if isinstance(batches, np.ndarray) and _is_rows(batches):
+        found = tuple(frozen("batches", batches))  # an array of batches is looked at as a whole
+    elif hasattr(batches, "__len__") and not isinstance(batches, str | bytes | dict | set):
+        found = tuple(_as_batch(f"batches[{t}]", batch) for t, batch in enumerate(batches))
+    else:
+        raise TypeError(
+            "batches must be a sequence of vectors of indices, one for each step, or a function "
+            f"τ → such a sequence, got {batches!r}"
+        )
+    if found:
+        largest = [int(batch.max()) for batch in found]
+        t = int(np.argmax(largest))
+        try:
+            objective.restrict(found[t][to_numpy(found[t]) == largest[t]])
+        except IndexError as error:
+            raise ValueError(
+                f"batches[{t}] asks for example {largest[t]}, which is beyond the data: {error}"
+            ) from error
+    return found
+
+
+def _is_rows(batches: Array) -> bool:
+    """Return whether all rows of an array are batches, at one look."""
+    rows = batches.ndim == 2 and batches.dtype.kind in "iu"
+    return rows and (not len(batches) or (batches.size > 0 and bool(batches.min() >= 0)))
+
+
+def _as_batch(name: str, batch: Any) -> Array:
+    rows = to_numpy(batch)
+    if rows.ndim != 1 or not rows.size:
+        raise ValueError(f"{name} must be a vector of at least one index, got shape {rows.shape}")
+    if rows.dtype.kind not in "iu":
+        hint = "; np.flatnonzero makes indices of a mask" if rows.dtype.kind == "b" else ""
+        raise TypeError(f"{name} must hold whole numbers, got dtype {rows.dtype}{hint}")
+    if rows.min() < 0:
+        i = int(np.argmin(rows))
+        raise ValueError(f"{name} must hold indices of at least 0, got {rows[i]} at entry {i}")
+    return like(batch, frozen(name, rows))
