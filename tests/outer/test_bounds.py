@@ -146,3 +146,16 @@ def test_a_projection_may_write_into_what_it_is_given():
 def test_wrong_projections_are_named(projection, error, message):
     with pytest.raises(error, match=message), np.errstate(all="ignore"):
         Projection(None, projection, TWO)(np.ones(2))
+
+
+def test_a_projection_may_not_leave_the_bounds():
+    with pytest.raises(ValueError, match=r"leaves the bounds: lam\[1\] becomes 1.5. It is applied"):
+        Projection((0, 1), lambda lam: lam + np.array([0, 0.5]), TWO)(np.ones(2))
+    rounded = Projection((0, 1), lambda lam: lam * (1 + 1e-12), TWO)(np.ones(2))
+    np.testing.assert_allclose(rounded, 1)
+
+
+def test_a_projection_to_whole_numbers_is_promoted():
+    found = Projection((0, 3), lambda lam: np.round(lam).astype(int), TWO)(np.array([0.4, 1.6]))
+    np.testing.assert_array_equal(found, [0, 2])
+    assert found.dtype == np.float64

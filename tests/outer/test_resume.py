@@ -239,3 +239,24 @@ def test_fields_that_are_not_compared_or_printed_do_not_count():
 
     assert identity(Counting(0.1)) == identity(Counting(0.1, [1, 2], "second"))
     assert identity(Counting(0.1)) != identity(Counting(0.2))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        tb.problems.toy(T=5, step_size=1e200),
+        replace(
+            tb.problems.toy(T=5),
+            transition=tb.GradientDescent(
+                tb.Quadratic(np.ones(3)).on(slice(0, 3)), 0.1, initial=np.ones(3)
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_another_problem_is_named_where_it_cannot_even_be_evaluated(tmp_path, other, warm_start):
+    file = tmp_path / "run.npz"
+    options = {"method": tb.KRMD(K=3), "warm_start": warm_start}
+    run(file, problem=tb.problems.toy(T=5), iterations=4, **options)
+    with pytest.raises(ValueError, match="belongs to another problem: at its last λ, "):
+        run(file, problem=other, **options)

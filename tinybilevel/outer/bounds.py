@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, check_shape, like, to_numpy
+from tinybilevel.arrays.backend import Array, as_float, check_shape, like, to_numpy
 
 __all__ = ["Projection", "box"]
 
@@ -43,9 +43,23 @@ class Projection:
         # Copies on the way in and out: an optimizer may keep the λ that it returned, and the
         # projection may return a buffer of its own, or another dtype.
         found = check_shape("projection(lam)", self.projection(lam.copy()), lam.shape)
+        found = as_float("projection(lam)", found, finite=False)
         if not bool(np.isfinite(found).all()):
             raise ValueError("projection(lam) must be finite")
+        if self.box is not None:
+            self._check_inside(found)
         return found.astype(lam.dtype)
+
+    def _check_inside(self, found: Array) -> None:
+        low, high = (like(found, side) for side in self.box or ())
+        room = np.sqrt(np.finfo(found.dtype).eps) * np.maximum(1, np.abs(found))
+        outside = (found < low - room) | (found > high + room)
+        if bool(outside.any()):
+            i = int(outside.argmax())
+            raise ValueError(
+                f"projection(lam) leaves the bounds: lam[{i}] becomes {float(found[i]):.6g}. It is "
+                "applied after the bounds and must keep to them"
+            )
 
 
 def box(bounds: Any, lam: Array) -> Box:

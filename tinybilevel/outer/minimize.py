@@ -15,6 +15,7 @@ from tinybilevel.errors import DivergenceError, missing_extra
 from tinybilevel.methods.base import Method
 from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.methods.unrolled import KRMD, RMD
+from tinybilevel.outer.arguments import check_flags, check_kinds, checkpoint_path, stops
 from tinybilevel.outer.bounds import Projection
 from tinybilevel.outer.identity import identity
 from tinybilevel.outer.optimizers import Adam, Optimizer
@@ -68,7 +69,7 @@ def minimize(
         Also (low, high), two numbers or two arrays (N,). What can be read in two ways is refused.
         λ_1, and λ after each update, is clipped to the box.
     projection : callable, optional
-        λ → λ, applied after each update (and after `bounds`).
+        λ → λ, applied after each update and after `bounds`, which it must keep to.
     warm_start : bool or "state"
         True: start each lower level from the ŵ* before it, rather than from the problem's w_0.
         "state": from all of w_T, so that momentum and Adam's moments, and its count of steps, go
@@ -122,7 +123,7 @@ def minimize(
         If derivatives of your own do not fit their functions.
     StabilityWarning
         If the lower level's step size is beyond what its curvature allows, at the first evaluation
-        or at one with a value far above the first.
+        or at one with a value far above the first. Each look takes up to 80 Hessian products.
     TruncationWarning
         If w_0 depends on λ and the method leaves that out.
 
@@ -138,19 +139,12 @@ def minimize(
     tasks = Tasks.of(problem, warm_start)
     method = RMD() if method is None else method
     optimizer = Adam() if optimizer is None else optimizer
-    _check_kinds(lam0, method, optimizer, callback, warm_start, gtol)
-    for name, flag in (
-        ("progress", progress),
-        ("resume", resume),
-        ("check_derivatives", check_derivatives),
-    ):
-        if not isinstance(flag, bool | np.bool_):
-            hint = ": a function is a callback" if callable(flag) else ""
-            raise TypeError(f"{name} must be True or False, got {flag!r}{hint}")
+    check_kinds(lam0, method, optimizer, callback, warm_start, gtol)
+    check_flags(progress=progress, resume=resume, check_derivatives=check_derivatives)
     iterations = as_count("iterations", iterations)
     checkpoint_every = as_count("checkpoint_every", checkpoint_every, minimum=1)
     stride = int(keep_lam) if isinstance(keep_lam, bool) else as_count("keep_lam", keep_lam)
-    path = _path(checkpoint, resume)
+    path = checkpoint_path(checkpoint, resume)
     lam = tasks.check(lam0)
     project = Projection(bounds, projection, lam)
     run = Run(project(lam.copy()), optimizer, Trail(lam, stride))
@@ -185,7 +179,7 @@ def minimize(
             norm = float(np.linalg.norm(r.grad))
             _check_finite(r, norm, method, at.lam)
             watch(now, at.lam, results, r.value, bool(warm_start))
-            if callback is not None and _stops(callback(Progress.of(tau, at.lam, r))):
+            if callback is not None and stops(callback(Progress.of(tau, at.lam, r))):
                 stopped = "callback"
             elif norm == 0:
                 stopped = "zero gradient"
@@ -225,52 +219,6 @@ def minimize(
     )
 
 
-def _check_kinds(
-    lam0: Any, method: Any, optimizer: Any, callback: Any, warm_start: Any, gtol: Any
-) -> None:
-    if isinstance(lam0, Method | Optimizer):
-        name = "method" if isinstance(lam0, Method) else "optimizer"
-        raise TypeError(f"lam0 must be a vector, got {lam0!r}: pass it as {name}=")
-    if not isinstance(method, Method):
-        hint = ": pass it as optimizer=" if isinstance(method, Optimizer) else ""
-        raise TypeError(f"method must be a Method such as KRMD(K=5), got {method!r}{hint}")
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an Optimizer such as Adam(0.1), got {optimizer!r}")
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a function of a Progress, got {callback!r}")
-    if not (isinstance(warm_start, bool | np.bool_) or warm_start == "state"):
-        raise ValueError(f'warm_start must be False, True or "state", got {warm_start!r}')
-    if isinstance(gtol, bool) or not isinstance(gtol, int | float | np.floating | np.integer):
-        raise TypeError(f"gtol must be a number, got {gtol!r}")
-    if not gtol >= 0:
-        raise ValueError(f"gtol must be at least 0, got {gtol}")
-
-
-def _stops(answer: Any) -> bool:
-    if not (answer is None or isinstance(answer, bool | np.bool_)):
-        raise TypeError(
-            f"callback must return True to stop, or False or None to go on, got {answer!r}"
-        )
-    return bool(answer)
-
-
-def _path(checkpoint: Any, resume: bool) -> Path | None:
-    if checkpoint is None:
-        if resume:
-            raise ValueError("resume needs the checkpoint to resume from")
-        return None
-    if not isinstance(checkpoint, str | os.PathLike):
-        raise TypeError(f"checkpoint must be the path of a file, got {checkpoint!r}")
-    path = Path(checkpoint)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent} is no folder; the checkpoint needs one")
-    if path.is_dir():
-        raise IsADirectoryError(f"checkpoint must be the path of a file, {path} is a folder")
-    if path.exists() and not resume:
-        raise FileExistsError(f"{path} exists: pass resume=True to continue it, or remove it")
-    return path
-
-
 def _check_finite(r: Hypergradient, norm: float, method: Method, lam: Array) -> None:
     """Refuse what a method of the user's own may return."""
     finite = np.isfinite(norm) or bool(np.isfinite(r.grad).all())
@@ -288,8 +236,11 @@ def _check_same_problem(tasks: Tasks, run: Run, path: Path) -> None:
     if at.last_good is None:
         return
     now = tasks.start(at.iteration, at.before)
-    found = tasks.evaluate(KRMD(K=0), now, at.last_good)
-    here, was = tasks.join(found).value, run.history["value"][-1]
+    try:
+        here = tasks.join(tasks.evaluate(KRMD(K=0), now, at.last_good)).value
+    except (DivergenceError, ValueError) as error:
+        raise ValueError(f"{path} belongs to another problem: at its last λ, {error}") from error
+    was = run.history["value"][-1]
     # Rounding may differ from one machine to another.
     if abs(here - was) > np.sqrt(np.finfo(at.lam.dtype).eps) * max(abs(here), abs(was)):
         raise ValueError(
