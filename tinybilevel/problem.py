@@ -34,6 +34,9 @@ class BilevelProblem:
         A natural starting point; `tinybilevel.minimize` and ``method.cost`` fall back on it.
     namespace : {"numpy", "cupy"}
         Where its arrays lie: `to` moves them. λ is copied there at each call.
+    bounds : optional
+        Where λ may lie, in any form that `tinybilevel.minimize` takes; it does, unless told other
+        bounds. Methods take any λ.
 
     Raises
     ------
@@ -58,6 +61,7 @@ class BilevelProblem:
     hyper_map: HyperMap = field(default_factory=Identity)
     lam0: Any = None
     namespace: str = field(default="numpy", kw_only=True)
+    bounds: Any = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         for name, kind in (

@@ -56,6 +56,42 @@ def test_one_strength_for_all_pairs_only_adds_to_the_ridge():
     assert relative_error(shared.grad[:3].sum(), 2 * 3 * shared.grad[-1]) <= 1e-12
 
 
+def test_lam_is_kept_nonnegative_by_default():
+    result = tb.minimize(problem(), np.full(4, 0.02), optimizer=tb.Adam(0.05), iterations=20)
+    assert (result.lam >= 0).all()
+    assert (result.lam == 0).any()
+    free = tb.minimize(
+        problem(), np.full(4, 0.02), optimizer=tb.Adam(0.05), iterations=20, bounds=(None, None)
+    )
+    assert (free.lam < 0).any()
+
+
+def test_the_bound_holds_for_the_curvature():
+    p = problem()
+    theta = p.hyper_map(LAM)
+    g, w = p.transition.objective, 3 * RNG.standard_normal(18)
+    H = np.array([g.grad_vjp(w, theta, unit)[0] for unit in np.eye(18)])
+    largest = np.linalg.eigvalsh(H)[-1]
+    assert 0.1 * largest <= p.hyper_map.bound(theta)
+    at_0 = np.array([g.grad_vjp(0 * w, theta, unit)[0] for unit in np.eye(18)])
+    assert p.hyper_map.bound(theta) <= 4 * 0.1 * np.linalg.eigvalsh(at_0)[-1]  # not absurdly loose
+
+
+def test_a_run_that_leaves_the_bound_says_so_and_a_projection_stays_within():
+    p = problem()
+    far = np.array([5.0, 0.1, 0.0, 0.3])
+    with pytest.warns(tb.StabilityWarning, match=r"is 4\.\d+, not below 2, with γ = 0\.1, β"):
+        theta = p.hyper_map(far)
+    assert p.hyper_map.bound(theta) > 2
+    near = p.hyper_map.project(far)
+    assert p.hyper_map.bound(p.hyper_map(near)) == pytest.approx(1.998, abs=0.01)
+    np.testing.assert_array_equal(near[2:], far[2:])  # what was within stays
+    np.testing.assert_allclose(p.hyper_map.project(near), near, rtol=1e-14)
+    np.testing.assert_array_equal(p.hyper_map.project(-far), np.zeros(4))
+    with pytest.raises(ValueError, match="too large for any C and ρ"):
+        problem(step_size=50.0).hyper_map.project(far)
+
+
 def test_interactions_is_the_matrix():
     np.testing.assert_array_equal(
         tb.problems.interactions(np.array([1.0, 2.0, 3.0, 9.0])), [[0, 1, 2], [1, 0, 3], [2, 3, 0]]

@@ -67,7 +67,8 @@ def minimize(
     bounds : scipy.optimize.Bounds, N pairs, or (low, high), optional
         Box for λ, as SciPy's: `Bounds`, or a list of N pairs (low_i, high_i), None for no bound.
         Also (low, high), two numbers or two arrays (N,). What can be read in two ways is refused.
-        λ_1, and λ after each update, is clipped to the box.
+        λ_1, and λ after each update, is clipped to the box. The default is the problem's own
+        `bounds`; (None, None) is no box.
     projection : callable, optional
         λ → λ, applied after each update and after `bounds`, which it must keep to.
     warm_start : bool or "state"
@@ -146,7 +147,7 @@ def minimize(
     stride = int(keep_lam) if isinstance(keep_lam, bool) else as_count("keep_lam", keep_lam)
     path = checkpoint_path(checkpoint, resume)
     lam = tasks.check(lam0)
-    project = Projection(bounds, projection, lam)
+    project = Projection(tasks.bounds if bounds is None else bounds, projection, lam)
     run = Run(project(lam.copy()), optimizer, Trail(lam, stride))
     settings = {
         "method": identity(method),

@@ -66,6 +66,11 @@ class Tasks:
         found = [self._named(k, p.check, lam0) for k, p in enumerate(self.problems)]
         return found[0].astype(promote(*found), copy=False)
 
+    @property
+    def bounds(self) -> Any:
+        """The problems' own bounds for λ; those of the first, which stand for all."""
+        return self.problems[0].bounds
+
     def start(self, tau: int, states: Sequence[Array]) -> list[BilevelProblem]:
         """Return the problems of update τ, from the states that the update before it left."""
         now = [p.at_iteration(tau) for p in self.problems]

@@ -4,10 +4,11 @@ from tinybilevel.problems.counterexample import counterexample
 from tinybilevel.problems.hypercleaning import append_bias, hypercleaning, rejected
 from tinybilevel.problems.one_shot import OneShot, four_blocks
 from tinybilevel.problems.row_space import RowSpace
-from tinybilevel.problems.task_interaction import interactions, task_interaction
+from tinybilevel.problems.task_interaction import InteractionMap, interactions, task_interaction
 from tinybilevel.problems.toy import toy
 
 __all__ = [
+    "InteractionMap",
     "OneShot",
     "RowSpace",
     "append_bias",

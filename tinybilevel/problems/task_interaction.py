@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_float
+from tinybilevel.errors import StabilityWarning
 from tinybilevel.maps import Blocks, Layout, Symmetric
 from tinybilevel.objectives import L2Penalty, PairwisePenalty, SoftmaxRegression
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.problems.hypercleaning import append_bias
 from tinybilevel.transitions import GradientDescent
 
-__all__ = ["interactions", "task_interaction"]
+__all__ = ["InteractionMap", "interactions", "task_interaction"]
 
 
 def task_interaction(
@@ -46,8 +48,7 @@ def task_interaction(
     T : int
         Steps of the lower level.
     step_size : float
-        γ. With β = ½ λ_max(XᵀX/n), γ (β + 2ρ + 8 max_i Σ_j C_ij) < 2 is enough for the steps to be
-        stable.
+        γ. The steps are stable where γ (β + 2ρ + 8 max_i Σ_j C_ij) < 2, see `InteractionMap`.
     n_classes : int, optional
         V; by default the largest class in `y` and `y_val` plus one.
     backend : {"auto", "plain", "numpy", "numba"}
@@ -56,13 +57,19 @@ def task_interaction(
     Returns
     -------
     BilevelProblem
-        λ holds C_ij for i < j, row by row, then ρ: V(V−1)/2 + 1 numbers, all 0 in `lam0`, and at
-        least 0 by the problem's `bounds`. w = W.ravel(), W is (V, d + 1), the bias column last.
+        λ holds C_ij for i < j, row by row, then ρ: V(V−1)/2 + 1 numbers, all 0 in `lam0`, and
+        at least 0 by the problem's `bounds`: under exp or softplus the gradient would scale with C
+        and be no measure of convergence. w = W.ravel(), W is (V, d + 1), the bias column last.
 
     Raises
     ------
     TypeError, ValueError
         If shapes or dtypes do not fit together.
+
+    Warns
+    -----
+    StabilityWarning
+        At an evaluation with a λ that leaves the bound above.
 
     See Also
     --------
@@ -94,11 +101,11 @@ def task_interaction(
     def mean_loss(X: Array, y: Any) -> SoftmaxRegression:
         return SoftmaxRegression(append_bias(X), y, V, weighted=False, backend=backend)
 
-    layout = Layout(C=V * (V - 1) // 2, rho=1)
-    phi = Blocks(layout, C=Symmetric(V))
+    loss = mean_loss(X, y)
+    phi = InteractionMap(V, step_size, 0.5 * _largest_eigenvalue(loss.X))
     penalized = np.tile(np.append(np.zeros(d - 1, int), -1), V)
     lower = (
-        mean_loss(X, y)
+        loss
         + PairwisePenalty(V, d, n_free=1).on(phi.theta_layout["C"])
         + L2Penalty(groups=penalized).on(phi.theta_layout["rho"])
     )
@@ -107,8 +114,81 @@ def task_interaction(
         upper=mean_loss(X_val, y_val),
         T=T,
         hyper_map=phi,
-        lam0=np.zeros_like(X, shape=layout.size),
+        lam0=np.zeros_like(X, shape=phi.layout.size),
+        bounds=(0.0, None),
     )
+
+
+class InteractionMap(Blocks):
+    """θ = (C, ρ) of a `task_interaction`, with a word where its steps may grow.
+
+    The Hessian of the mean cross-entropy is at most β = ½ λ_max(XᵀX/n), that of the pairs 8 times
+    the largest row sum of C (a Laplacian's eigenvalues are at most twice its largest degree), and
+    that of the ridge 2ρ. So γ (β + 2ρ + 8 max_i Σ_j C_ij) < 2 is enough for gradient descent to be
+    stable; it is looked at whenever the map is evaluated.
+
+    Parameters
+    ----------
+    n_classes : int
+        V.
+    step_size : float
+        γ.
+    beta : float
+        β, at least 0.
+    """
+
+    def __init__(self, n_classes: int, step_size: float, beta: float) -> None:
+        layout = Layout(C=n_classes * (n_classes - 1) // 2, rho=1)
+        super().__init__(layout, C=Symmetric(n_classes))
+        self.n_classes, self.step_size, self.beta = n_classes, float(step_size), float(beta)
+
+    def __call__(self, lam: Array) -> Array:
+        theta = super().__call__(lam)
+        if (bound := self.bound(theta)) >= 2:
+            C, rho = theta[:-1].reshape(self.n_classes, -1), float(theta[-1])
+            warnings.warn(
+                f"the steps may grow: γ (β + 2ρ + 8 max row sum of C) is {bound:.3g}, not below 2, "
+                f"with γ = {self.step_size:.3g}, β = {self.beta:.3g}, ρ = {rho:.3g} and a row sum "
+                f"of {float(C.sum(axis=1).max()):.3g}; take a smaller step_size, or pass "
+                "projection=problem.hyper_map.project to minimize",
+                StabilityWarning,
+                stacklevel=2,
+            )
+        return theta
+
+    def bound(self, theta: Array) -> float:
+        """Return γ (β + 2ρ + 8 max_i Σ_j C_ij)."""
+        rows = theta[:-1].reshape(self.n_classes, -1).sum(axis=1)
+        return self.step_size * (self.beta + 2 * float(theta[-1]) + 8 * float(rows.max()))
+
+    def project(self, lam: Array) -> Array:
+        """Return a λ ≥ 0 within the bound: ρ clipped, and entries of C in too large rows shrunk.
+
+        C_ij is multiplied by min(s_i, s_j), where s_i ≤ 1 brings row i to the largest sum allowed.
+        It is a map into the feasible set for ``minimize(projection=…)``, not to its nearest point.
+        """
+        room = 0.999 * (2 / self.step_size - self.beta)
+        if room <= 0:
+            raise ValueError(
+                f"γ = {self.step_size:.3g} is too large for any C and ρ: β = {self.beta:.3g}, so "
+                f"that it must be below {2 / self.beta:.3g}"
+            )
+        lam = np.maximum(lam, 0)
+        rho = min(float(lam[-1]), room / 2)
+        C = self._maps["C"](lam[:-1]).reshape(self.n_classes, -1)
+        rows = C.sum(axis=1)
+        most = (room - 2 * rho) / 8
+        s = np.where(rows > most, most / np.where(rows > 0, rows, 1), 1)
+        upper = np.triu_indices(self.n_classes, 1)
+        C = C * np.minimum(s[:, None], s)
+        return np.append(C[upper], rho).astype(lam.dtype)
+
+
+def _largest_eigenvalue(X: Array) -> float:
+    """Return λ_max(XᵀX/n), from the smaller of the two Gram matrices."""
+    n, d = X.shape
+    gram = X @ X.T if n < d else X.T @ X
+    return float(np.linalg.eigvalsh(gram.astype(np.float64))[-1]) / n
 
 
 def interactions(lam: Array) -> Array:
