@@ -35,6 +35,7 @@ from tinybilevel.methods import (
     ImplicitCG,
     Method,
     Neumann,
+    Smoothness,
     Tolerance,
 )
 from tinybilevel.objectives import (
@@ -122,6 +123,7 @@ __all__ = [
     "Quadratic",
     "Ring",
     "Sigmoid",
+    "Smoothness",
     "SoftmaxRegression",
     "Softplus",
     "StabilityWarning",

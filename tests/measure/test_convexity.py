@@ -9,6 +9,8 @@ RNG = np.random.default_rng(0)
 KNOWN = {
     "diagonal": (tb.Quadratic([2.0, -0.5]), 2, np.zeros(2), -0.5),
     "softmax": (cases.softmax(), 6, np.ones(5), 0.0),
+    "logistic": (tb.LogisticRegression(RNG.standard_normal((2, 3)), [0, 1]), 3, np.ones(2), 0.0),
+    "least squares": (tb.LeastSquares(RNG.standard_normal((2, 3)), [0.0, 1.0]), 3, np.ones(2), 0.0),
     "fixed penalty": (tb.L2Penalty([0.5, 0.25], groups=[0, 1, 1]), 3, np.zeros(1), 0.5),
     "an entry without a penalty": (tb.L2Penalty(0.5, groups=[0, -1]), 2, np.zeros(1), 0.0),
     "learned penalty": (tb.L2Penalty(groups=[0, 1]), 2, np.array([3.0, 0.1]), 0.2),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import singledispatch
+from typing import Any
 
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
 from tinybilevel.objectives import L2Penalty, Objective, Quadratic, SoftmaxRegression
 from tinybilevel.objectives.base import OnBlock, Sum
+from tinybilevel.objectives.least_squares import LeastSquares
+from tinybilevel.objectives.logistic import LogisticRegression
 
 __all__ = ["strong_convexity"]
 
@@ -43,9 +46,11 @@ def _(g: Quadratic, lam: Array) -> float | None:
     return float(g.G.min()) if g.G.ndim == 1 else None
 
 
-@strong_convexity.register
-def _(g: SoftmaxRegression, lam: Array) -> float | None:
-    """Convex where no weight is negative, and no more than that: W + 1 vᵀ has the same loss."""
+@strong_convexity.register(LeastSquares)
+@strong_convexity.register(LogisticRegression)
+@strong_convexity.register(SoftmaxRegression)
+def _(g: Any, lam: Array) -> float | None:
+    """Convex where no weight is negative; softmax no more than that: W + 1 vᵀ loses the same."""
     weights_hold = not g.weighted or bool((lam >= 0).all())
     return 0.0 if g.scale >= 0 and weights_hold else None
 

@@ -5,7 +5,18 @@ from tinybilevel.methods.forward import FMD
 from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.methods.implicit import ImplicitCG
 from tinybilevel.methods.series import Neumann
+from tinybilevel.methods.smoothness import Smoothness
 from tinybilevel.methods.truncation import Tolerance
 from tinybilevel.methods.unrolled import KRMD, RMD
 
-__all__ = ["FMD", "KRMD", "RMD", "Hypergradient", "ImplicitCG", "Method", "Neumann", "Tolerance"]
+__all__ = [
+    "FMD",
+    "KRMD",
+    "RMD",
+    "Hypergradient",
+    "ImplicitCG",
+    "Method",
+    "Neumann",
+    "Smoothness",
+    "Tolerance",
+]

@@ -40,7 +40,8 @@ class Hypergradient:
         False where an iterative method stopped before its tolerance, its series grows, its system
         is not positive definite, or w_T is not the minimum that it takes it for.
     bound : float or None
-        What a `Tolerance` certifies: ‖grad − d_λ f‖ is at most this. None where there is none.
+        ‖grad − d_λ f‖ is at most this. By `KRMD(tol=…)` d_λ f is that of T steps; by
+        ``ImplicitCG(constants=…)`` it is that of f(w*(λ), λ) at the minimum. None without.
     state : ndarray or None
         w_T with its buffers, where the transition has any: what `BilevelProblem.continuing` takes.
     """

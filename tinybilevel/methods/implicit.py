@@ -13,6 +13,7 @@ from tinybilevel.engine.dynamics import Dynamics
 from tinybilevel.errors import ConvergenceWarning
 from tinybilevel.methods.base import lacks
 from tinybilevel.methods.series import Series, SeriesSum
+from tinybilevel.methods.smoothness import Smoothness
 from tinybilevel.problem import BilevelProblem
 
 __all__ = ["ImplicitCG"]
@@ -35,6 +36,14 @@ class ImplicitCG(Series):
     damping : float
         δ ≥ 0: solves (H + δI) q = ∇_w f instead. Where H is singular or indefinite, δ above the
         most negative eigenvalue gives a solution; where it is not, a bias of order δ.
+    constants : Smoothness, optional
+        With them the result's `bound` is how far its gradient may be from that of
+        λ ↦ f(w*(λ), λ) at the minimum w* of g: by w_T not being it, by CG, by damping.
+
+    Raises
+    ------
+    ValueError
+        If `constants` claim more strong convexity than the curvature that CG meets at w_T.
 
     Warns
     -----
@@ -47,6 +56,7 @@ class ImplicitCG(Series):
     K: int | None = None
     tol: float = 1e-10
     damping: float = field(default=0.0, kw_only=True)
+    constants: Smoothness | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.K is not None:
@@ -57,10 +67,13 @@ class ImplicitCG(Series):
             raise ValueError("give K, tol > 0 or both: CG would have nothing to stop at")
         if not 0 <= self.damping < np.inf:
             raise ValueError(f"damping must be finite and at least 0, got {self.damping}")
+        if not isinstance(self.constants, Smoothness | None):
+            raise TypeError(f"constants must be a Smoothness(…), got {self.constants!r}")
 
     def __repr__(self) -> str:
         # Without the default, as in `KRMD`.
         extra = f", damping={self.damping!r}" if self.damping else ""
+        extra += f", constants={self.constants!r}" if self.constants else ""
         return f"ImplicitCG(K={self.K!r}, tol={self.tol!r}{extra})"
 
     def require(self, problem: BilevelProblem) -> None:
@@ -93,8 +106,12 @@ class ImplicitCG(Series):
             Hv, mixed = g.grad_vjp(w, theta, v)
             return (Hv + self.damping * v if self.damping else Hv), mixed
 
+        least = float("inf")
+
         def hessian(v: Array) -> Array:
+            nonlocal least
             Hv, _ = damped(v)
+            least = min(least, float(v @ Hv) / float(v @ v))
             if not v @ Hv > 0:
                 raise NotPositiveDefinite
             return Hv
@@ -128,7 +145,18 @@ class ImplicitCG(Series):
                 stacklevel=6,
             )
         converged = not (missed or indefinite)
-        return SeriesSum(h - mixed, iterations, residual=residual, converged=converged)
+        bound = None
+        if self.constants is not None:
+            claim = self.constants.convexity(g, theta)
+            if least - self.damping < claim * (1 - 1e-6):
+                raise ValueError(
+                    f"constants claim α = {claim:.6g}, but g has a curvature of "
+                    f"{least - self.damping:.6g} at w_T"
+                )
+            off = Hq - self.damping * q - b  # of the system without damping
+            phi = dynamics.problem.hyper_map
+            bound = self.constants.error(g, phi, dynamics.lam, theta, w, q, off)
+        return SeriesSum(h - mixed, iterations, (), residual, converged, bound)
 
     def _predict(self, T: int, M: int, N: int) -> tuple[int, int, int]:
         return T, (10 * M if self.K is None else self.K) + 1, 2

@@ -32,6 +32,7 @@ class SeriesSum(NamedTuple):
     norms: Any = ()
     residual: float = 0.0
     converged: bool = True
+    bound: float | None = None
 
 
 class Series(Method):
@@ -40,9 +41,9 @@ class Series(Method):
     def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
         w, _ = Ring().run(dynamics, 0)
         value, alpha, h = dynamics.upper(w)
-        h, K, norms, residual, converged = self.add(dynamics, dynamics.T, w, alpha, h)
+        h, K, norms, residual, converged, bound = self.add(dynamics, dynamics.T, w, alpha, h)
         r = Hypergradient.at(
-            dynamics, w, value, h, K, norms, residual=residual, converged=converged
+            dynamics, w, value, h, K, norms, residual=residual, converged=converged, bound=bound
         )
         return self.at_minimum(r)
 

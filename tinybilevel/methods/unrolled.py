@@ -172,6 +172,8 @@ class KRMD(Method):
             raise TypeError(f"tail must be Neumann(…) or ImplicitCG(…), got {self.tail!r}")
         if self.tol is not None and self.tail is not None:
             raise ValueError("give tol or tail, not both: a tail has no certificate")
+        if getattr(self.tail, "constants", None) is not None:
+            raise ValueError("constants bound ImplicitCG alone: as a tail it has no certificate")
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -217,7 +219,7 @@ class KRMD(Method):
                     stacklevel=3,
                 )
         if self.tail is not None:
-            h, _, _, residual, converged = self.tail.add(dynamics, t, oldest, alpha, h)
+            h, _, _, residual, converged, _ = self.tail.add(dynamics, t, oldest, alpha, h)
             solver = {"residual": residual, "converged": converged}
         r = Hypergradient.at(dynamics, w, value, h, dynamics.T - t, norms, **solver)
         return r if self.tail is None else self.tail.at_minimum(r)
