@@ -68,3 +68,19 @@ def test_problems_are_compared_by_their_parts_and_hashed():
     ):
         assert other != toy
     assert toy != 1
+
+
+def test_astype_is_the_whole_problem_in_another_precision():
+    X, y = cases.normal(1, 6, 2, dtype=np.float32), np.array([0, 1, 1, 0, 2, 2])
+    single = tb.problems.hypercleaning(X, y, X, y, T=4, step_size=0.3)
+    double = tb.problems.hypercleaning(
+        X.astype(np.float64), y, X.astype(np.float64), y, T=4, step_size=0.3
+    )
+    found, right = tb.RMD()(single.astype(np.float64)), tb.RMD()(double)
+    np.testing.assert_array_equal(found.grad, right.grad)
+    assert found.grad.dtype == found.w.dtype == np.float64
+    assert tb.RMD()(double.astype(np.float32)).grad.dtype == np.float32
+    np.testing.assert_array_equal(tb.RMD()(double.astype(np.float32)).grad, tb.RMD()(single).grad)
+    assert single.lam0.dtype == np.float32  # itself unchanged
+    with pytest.raises(TypeError, match="dtype must be float32 or float64, got int64"):
+        single.astype(int)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, as_float, moved, on_device
+from tinybilevel.arrays.backend import Array, as_count, as_float, cast, moved, on_device
 from tinybilevel.maps import HyperMap, Identity
 from tinybilevel.objectives import Objective
 from tinybilevel.transitions import Transition
@@ -137,6 +137,27 @@ class BilevelProblem:
         parts = {n: moved(getattr(self, n), namespace) for n in ("transition", "upper", "lam0")}
         phi = moved(self.hyper_map, namespace)
         return replace(self, hyper_map=phi, namespace=namespace, **parts)
+
+    def astype(self, dtype: Any) -> BilevelProblem:
+        """Return the same problem with its float arrays, λ_1 too, in float32 or float64.
+
+        Labels and other whole numbers stay, and so do your own functions: arrays that they hold are
+        nobody else's to see.
+
+        Raises
+        ------
+        TypeError
+            If `dtype` is neither float32 nor float64.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> tb.RMD()(tb.problems.toy().astype(np.float32)).grad.dtype
+        dtype('float32')
+        """
+        names = ("transition", "upper", "hyper_map", "lam0")
+        return replace(self, **{name: cast(getattr(self, name), dtype) for name in names})
 
     def starting_at(self, w: Array) -> BilevelProblem:
         """Return the same problem with the fixed initial state `w`: a warm start."""

@@ -60,3 +60,20 @@ def test_float32_stays_and_a_mix_promotes(name):
     mixed = cases.objective_calls(g, w64, lam64)
     assert mixed["grad"].dtype == mixed["grad_jvp"].dtype == np.float64
     assert all(part.dtype == np.float64 for part in mixed["grad_vjp"])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("functions")])
+def test_astype_gives_the_same_in_another_precision(name):
+    single, double = cases.objectives(np.float32)[name].subject, cases.objectives()[name]
+    g, w, lam = single.astype(np.float64), double.w, double.lam
+    back = cases.objective_calls(g.astype("float32"), *(x.astype(np.float32) for x in (w, lam)))
+    assert g.dtype in (None, np.float64)
+    calls = cases.objective_calls(g, w, lam)
+    exact = cases.objective_calls(single, w, lam)  # a mix promotes
+    for method, result in calls.items():
+        for a, b, c in zip(*map(cases.arrays, (result, exact[method], back[method])), strict=True):
+            assert a.dtype == np.float64, method
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+            assert c.dtype == np.float32, method
+    for part in vars(g).values():
+        assert not isinstance(part, np.ndarray) or part.dtype != np.float32

@@ -10,6 +10,7 @@ its arrays with NumPy's.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Self, TypeAlias
 
@@ -28,6 +29,7 @@ __all__ = [
     "block_sums",
     "bound",
     "call_user",
+    "cast",
     "check_pair",
     "check_shape",
     "class_count",
@@ -417,13 +419,28 @@ def like(model: Any, x: Any) -> Any:
 
 
 class Movable:
-    """What holds arrays and can be had with all of them on a GPU, or on the host."""
+    """What holds arrays and can be had with all of them elsewhere, or in another precision."""
 
     def to(self, namespace: str) -> Self:
         """Return the same with every array that it holds in `namespace`, "numpy" or "cupy"."""
+        return self._each(lambda part: moved(part, namespace))
+
+    def astype(self, dtype: Any) -> Self:
+        """Return the same with every float array that it holds in `dtype`, float32 or float64.
+
+        Whole numbers, such as labels, stay what they are, and so do your own functions, which may
+        hold arrays that nobody sees.
+        """
+        return self._each(lambda part: cast(part, dtype))
+
+    def _each(self, change: Callable[[Any], Any]) -> Self:
         other = copy.copy(self)
-        other.__dict__.update({name: moved(part, namespace) for name, part in vars(self).items()})
+        other.__dict__.update({name: change(part) for name, part in vars(self).items()})
+        other._remake()
         return other
+
+    def _remake(self) -> None:
+        """Make anew what is made of the arrays and is no `Movable` itself."""
 
 
 def bound(x: Any) -> Any:
@@ -467,6 +484,41 @@ def moved(x: Any, namespace: str) -> Any:
     if hasattr(x, "tocsr"):
         return _import("cupyx.scipy.sparse").csr_matrix(x)
     return _import("cupy").asarray(x) if isinstance(x, np.ndarray) else x
+
+
+def cast(x: Any, dtype: Any) -> Any:
+    """Return `x` with the float arrays in it in `dtype`; what has none comes back as it is.
+
+    Raises
+    ------
+    TypeError
+        If `dtype` is neither float32 nor float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinybilevel.arrays.backend import cast
+    >>> cast((np.ones(1, np.float32), np.arange(2)), np.float64)
+    (array([1.]), array([0, 1]))
+    """
+    dtype = np.dtype(dtype)
+    if dtype not in _FLOATS:
+        raise TypeError(f"dtype must be float32 or float64, got {dtype}")
+    if isinstance(x, Movable):
+        return x.astype(dtype)
+    if type(x) in (tuple, list):
+        return type(x)(cast(part, dtype) for part in x)
+    if type(x) is dict:
+        return {name: cast(part, dtype) for name, part in x.items()}
+    if isinstance(x, np.dtype):
+        return dtype if x in _FLOATS else x
+    array = isinstance(x, np.ndarray) or on_device(x) or hasattr(x, "tocsr")
+    if not array or x.dtype not in _FLOATS or x.dtype == dtype:
+        return x
+    y = x.astype(dtype)
+    if isinstance(x, np.ndarray):
+        y.flags.writeable = x.flags.writeable
+    return y
 
 
 def _import(name: str) -> Any:

@@ -179,10 +179,8 @@ class SoftmaxRegression(Objective):
         losses = self.losses(w)
         return float(losses @ self._weights(lam) if self.weighted else self.scale * losses.sum())
 
-    def to(self, namespace: str) -> SoftmaxRegression:
-        other = super().to(namespace)
-        other.body = choose(Softmax, self.backend, other.X, other.y, self.n_classes)
-        return other
+    def _remake(self) -> None:
+        self.body = choose(Softmax, self.backend, self.X, self.y, self.n_classes)
 
     def bound(self) -> SoftmaxRegression:
         other = copy.copy(self)
