@@ -16,6 +16,7 @@ FUNCTIONS = {
     np.array_equal: {"a1", "a2"},
     np.clip: {"a", "a_min", "a_max", "out"},
     np.concatenate: {"tup", "axis", "out", "dtype", "casting"},
+    np.diag: {"v", "k"},
     np.cumsum: {"a", "axis", "dtype", "out"},
     np.empty_like: {"prototype", "dtype", "order", "subok", "shape"},
     np.full_like: {"a", "fill_value", "dtype", "order", "subok", "shape"},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count
+from tinybilevel.arrays.backend import Array, as_count, block_sums
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["ProximityPenalty"]
@@ -40,6 +40,7 @@ class ProximityPenalty(Objective):
             raise ValueError("sizes must not be empty")
         self.n_lam = sum(self.sizes) + len(self.sizes)
         self._starts = np.cumsum([0, *self.sizes[:-1]])
+        self._groups = np.repeat(np.arange(len(self.sizes)), self.sizes)
 
     def value(self, w: Array, lam: Array) -> float:
         r, rho = self._parts(w, lam)
@@ -73,4 +74,4 @@ class ProximityPenalty(Objective):
         return w - lam[: w.size], np.repeat(lam[w.size :], self.sizes)
 
     def _per_block(self, x: Array) -> Array:
-        return np.add.reduceat(x, self._starts)
+        return block_sums(self._groups, self._starts, x).astype(x.dtype, copy=False)
