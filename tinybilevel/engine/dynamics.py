@@ -42,15 +42,43 @@ class Dynamics:
         # Before the map, so that a float32 λ does not cost float64 data their precision.
         dtype = promote(lam, self.transition.dtype, problem.upper.dtype)
         self.lam = lam.astype(dtype, copy=False)
-        self.theta = as_float("hyper_map(lam)", problem.hyper_map(self.lam), ndim=1, finite=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            theta = problem.hyper_map(self.lam)
+        self.theta = as_float("hyper_map(lam)", theta, ndim=1, finite=False)
+        if not bool(np.isfinite(self.theta).all()):
+            raise self._diverged(
+                f"θ is not finite: {problem.hyper_map.blame(self.lam)}; keep λ within bounds", None
+            )
         w0 = self.transition.initial(self.theta)
         self.w0 = w0.astype(promote(w0, self.theta), copy=False)
         self.transitions = self.products = self.bytes = 0
+        self._moves: list[Array] = []  # see _watch
 
     def step(self, t: int, w: Array, out: Array) -> Array:
         self.transitions += 1
         out[...] = check_shape("step", self.transition.step(t, w, self.theta), out.shape)
+        if self.T > 2 and t in (0, self.T - 2, self.T - 1) and len(self._moves) < 3:
+            self._watch(out - w)
         return out
+
+    def _watch(self, move: Array) -> None:
+        """Gather ‖m_1‖², m_{T−1} · m_T and ‖m_T‖² of the moves m_t = w_t − w_{t−1}, once."""
+        move = self.transition.readout(move)
+        if len(self._moves) == 2:
+            self._moves = [self._moves[0], move @ self._moves[1], move @ move]
+        else:
+            self._moves.append(move if self._moves else move @ move)
+
+    @property
+    def restless(self) -> bool:
+        """Whether the last step goes back on the one before it, and is no shorter than the first.
+
+        That is how an iteration looks whose step size is too large. It costs no gradient to see.
+        """
+        if len(self._moves) < 3:
+            return False
+        first, turn, last = (float(product) for product in self._moves)
+        return turn < 0 and last > first
 
     def advance(self, w: Array, start: int, stop: int, work: Array) -> Array:
         """Return w_stop from w = w_start, by turns in the two rows of `work`."""
@@ -99,7 +127,8 @@ class Dynamics:
         """Raise a DivergenceError if w_T or a result of the upper level is not finite."""
         if all(bool(np.isfinite(x).all()) for x in (w, *results)):
             return
-        t, norm = self._first_divergence()
+        with np.errstate(over="ignore", invalid="ignore"):
+            t, norm = self._first_divergence()
         if not np.isfinite(self.w0).all():
             t, norm, message = None, float("nan"), "the initial state w_0 is not finite"
         elif t is None:
@@ -111,9 +140,12 @@ class Dynamics:
                 f"the state w_{t + 1} after step t={t} is not finite (norm of the last finite "
                 f"state: {norm:.3g}); {self._cause(t)}"
             )
+        raise self._diverged(message, t, norm)
+
+    def _diverged(self, message: str, t: int | None, norm: float = float("nan")) -> DivergenceError:
         error = DivergenceError(message, t=t, norm=norm)
         error.lam = self.lam.copy()
-        raise error
+        return error
 
     def _first_divergence(self) -> tuple[int | None, float]:
         # Only a run that failed is paid for twice; the inner loop stays free of checks.

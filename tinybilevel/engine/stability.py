@@ -127,6 +127,8 @@ def stability(
     step_size, g = getattr(transition, "step_size", None), transition.objective
     if step_size is None or g is None or g.lacking("grad_vjp"):
         return None
+    if transition.largest_step(t, theta, 1.0) is None:
+        return None
     gamma = step_size(t, theta)
     largest = float(np.max(gamma))
     beta = largest_curvature(g, w, theta, gamma / largest if largest > 0 else 1.0)

@@ -45,6 +45,17 @@ class HyperMap(Movable):
         """Return (∂θ/∂λ) dλ, (P,)."""
         raise TypeError(f"{type(self).__name__} must define __call__, vjp and jvp")
 
+    def blame(self, lam: Array) -> str:
+        """Say which entry of θ is not finite, and which map made it."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            theta = self(lam)
+        i = int(np.argmin(np.isfinite(theta)))
+        return f"{type(self).__name__} makes {float(theta[i])}{self._origin(lam, i)}, entry {i}"
+
+    def _origin(self, lam: Array, i: int) -> str:
+        """Say what entry i of θ was made of, where that is one number."""
+        return ""
+
     def lacking(self, product: str) -> Missing | None:
         """Return which part of the map does not write `product` out; None if all do."""
         return None if writes(self, HyperMap, product) else (self, product)

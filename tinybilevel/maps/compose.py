@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from tinybilevel.arrays.backend import Array
 from tinybilevel.maps.base import HyperMap, require_map
 from tinybilevel.products import Missing
@@ -35,6 +37,14 @@ class Compose(HyperMap):
         for phi in self.maps:
             lam = phi(lam)
         return lam
+
+    def blame(self, lam: Array) -> str:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            first = next(
+                (pair for pair in self._inputs(lam) if not np.isfinite(pair[0](pair[1])).all()),
+                (self.maps[-1], lam),
+            )
+        return first[0].blame(first[1])
 
     def lacking(self, product: str) -> Missing | None:
         return next(filter(None, (phi.lacking(product) for phi in self.maps)), None)

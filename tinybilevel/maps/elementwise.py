@@ -18,6 +18,9 @@ class Elementwise(HyperMap):
         """Return φ'(λ_i), (N,)."""
         raise TypeError(f"{type(self).__name__} must define __call__ and derivative")
 
+    def _origin(self, lam: Array, i: int) -> str:
+        return f" of {float(lam[i]):.6g}"
+
     def lacking(self, product: str) -> Missing | None:
         own = product != "vjp" or type(self).vjp is not Elementwise.vjp
         if own or writes(self, Elementwise, "derivative"):

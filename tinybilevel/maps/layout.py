@@ -121,6 +121,12 @@ class Blocks(HyperMap):
         x = self.layout.unpack(lam)
         return self._join(self.theta_layout, [phi(x[name]) for name, phi in self._maps.items()])
 
+    def blame(self, lam: Array) -> str:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            theta = self.layout.unpack(self(lam))
+        name = next(name for name, part in theta.items() if not bool(np.isfinite(part).all()))
+        return f"block {name!r}: {self._maps[name].blame(self.layout.unpack(lam)[name])}"
+
     def lacking(self, product: str) -> Missing | None:
         return next(filter(None, (phi.lacking(product) for phi in self._maps.values())), None)
 

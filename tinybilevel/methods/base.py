@@ -9,6 +9,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_float, like, moved
 from tinybilevel.engine.dynamics import Cost, Dynamics
+from tinybilevel.engine.stability import check
 from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.products import Missing
@@ -62,10 +63,26 @@ class Method:
             If `lam` is not a finite float32 or float64 vector of the right size, or the problem
             lacks a product that the method `needs`.
         DivergenceError
-            If a state, the value or the hypergradient is not finite.
+            If a state, the value or the hypergradient is not finite, or what `hyper_map` makes of
+            `lam`.
+
+        Warns
+        -----
+        StabilityWarning
+            If the last steps swing and are longer than the first, and the curvature at w_0 or at
+            w_T says that the step size is too large; up to 80 Hessian products find that out.
         """
         if not isinstance(problem, BilevelProblem):
             raise TypeError(f"problem must be a BilevelProblem, got {problem!r}")
+        r = problem.evaluate(self, lam)
+        if r._restless:
+            check(problem, lam, r.w, stacklevel=3)
+        return r
+
+    def unwatched(self, problem: BilevelProblem, lam: Any = None) -> Hypergradient:
+        """Return the same with no look at the step size, for a loop that looks for itself."""
+        if type(self).__call__ is not Method.__call__:  # a method of the user's own
+            return self(problem, lam)
         return problem.evaluate(self, lam)
 
     def run(self, problem: BilevelProblem, lam: Any = None) -> Hypergradient:

@@ -57,6 +57,7 @@ class Hypergradient:
     bound: float | None = None
     state: Array | None = None
     _lower: tuple[Any, Any] = field(default=(None, None), repr=False, compare=False)
+    _restless: bool = field(default=False, repr=False, compare=False)  # see `Dynamics`
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class Hypergradient:
         bound: float | None = None,
         state: Array | None = None,
         _lower: tuple[Any, Any] = (None, None),
+        _restless: bool = False,
     ) -> None:
         # A frozen class sets its fields one by one, which takes longer than a small compiled loop.
         self.__dict__.update(
@@ -85,6 +87,7 @@ class Hypergradient:
             bound=bound,
             state=state,
             _lower=_lower,
+            _restless=_restless,
         )
 
     @property
@@ -162,7 +165,8 @@ class Hypergradient:
         w = dynamics.transition.readout(w).copy()
         norms = to_numpy(norms).astype(float)
         lower = (dynamics.problem, dynamics.lam.copy())
-        return cls(value, grad, w, K, norms, dynamics.cost(), state=state, _lower=lower, **solver)
+        kept: dict[str, Any] = dict(state=state, _lower=lower, _restless=dynamics.restless)
+        return cls(value, grad, w, K, norms, dynamics.cost(), **kept, **solver)
 
 
 def lower_gradient(problem: BilevelProblem, lam: Array, w: Array) -> tuple[Any, Any]:

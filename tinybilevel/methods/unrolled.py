@@ -216,7 +216,7 @@ class KRMD(Method):
                     f"KRMD stopped after its {K} steps at a certified remainder of "
                     f"{solver['bound']:.1e}: tol = {rest.tol:.1e} is not met",
                     ConvergenceWarning,
-                    stacklevel=3,
+                    stacklevel=5,
                 )
         if self.tail is not None:
             h, _, _, residual, converged, _ = self.tail.add(dynamics, t, oldest, alpha, h)

@@ -85,7 +85,7 @@ class Tasks:
         self, method: Method, now: list[BilevelProblem], lam: Array
     ) -> list[Hypergradient]:
         """Return the hypergradient of each of the problems that `start` returned."""
-        found = [self._named(k, method, problem, lam) for k, problem in enumerate(now)]
+        found = [self._named(k, method.unwatched, problem, lam) for k, problem in enumerate(now)]
         for r in found:  # a method may be the user's own
             name = type(method).__name__
             if not isinstance(r, Hypergradient):
