@@ -119,7 +119,7 @@ def test_a_callback_cannot_write_into_what_it_is_given(name):
         part = progress if name == "lam" else progress.hypergradient
         getattr(part, name)[:] = 0
 
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(ValueError, match="callback wrote into an array that it may only read"):
         tb.minimize(TOY, method=tb.KRMD(K=5), iterations=2, callback=callback)
 
 

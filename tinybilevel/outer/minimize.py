@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count
+from tinybilevel.arrays.backend import Array, as_count, call_user
 from tinybilevel.errors import DivergenceError, missing_extra
 from tinybilevel.methods.base import Method
 from tinybilevel.methods.hypergradient import Hypergradient
@@ -180,7 +180,9 @@ def minimize(
             norm = float(np.linalg.norm(r.grad))
             _check_finite(r, norm, method, at.lam)
             watch(now, at.lam, results, r.value, bool(warm_start))
-            if callback is not None and stops(callback(Progress.of(tau, at.lam, r))):
+            if callback is not None and stops(
+                call_user("callback", callback, Progress.of(tau, at.lam, r))
+            ):
                 stopped = "callback"
             elif norm == 0:
                 stopped = "zero gradient"
