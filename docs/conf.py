@@ -35,6 +35,6 @@ myst_heading_anchors = 3
 # Single backticks link to a public name where there is one. Lower-case names and single letters are
 # mostly arguments, some of them called like a module; the dotted ones lie outside this site.
 nitpick_ignore_regex = [
-    ("py:obj", r"[a-z_]\w*|[A-Z]"),
+    ("py:obj", r"[a-z_]\w*|[A-Z](_\w+)?"),
     ("py:.*", r"(builtins|collections|concurrent|numpy|np|scipy|sklearn|typing)\..*"),
 ]

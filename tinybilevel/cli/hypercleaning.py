@@ -18,7 +18,12 @@ from tinybilevel.cli.arguments import kept_warnings
 from tinybilevel.cli.folder import Folder, peak_memory_mb, table, write_json
 from tinybilevel.compiled.compile import compile
 from tinybilevel.engine.stability import check, largest_curvature
-from tinybilevel.errors import ConvergenceWarning, StabilityWarning
+from tinybilevel.errors import (
+    ConvergenceWarning,
+    DerivativeWarning,
+    StabilityWarning,
+    TruncationWarning,
+)
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.objectives import L2Penalty, SoftmaxRegression
 from tinybilevel.outer import Progress, minimize
@@ -144,7 +149,8 @@ def run(
         If γ is beyond 2/β at w_0 or w_T, at equal weights, and not `allow_unstable`: the lower
         level does not settle, and what it is differentiated at means nothing.
     """
-    with kept_warnings(ConvergenceWarning, StabilityWarning) as warned:
+    kinds = (ConvergenceWarning, DerivativeWarning, StabilityWarning, TruncationWarning)
+    with kept_warnings(*kinds) as warned:
         return _run(config, out, data_dir, resume, progress, allow_unstable, warned)
 
 

@@ -1,0 +1,69 @@
+"""Links, paths and line counts in README and docs name what there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(p for p in sorted((ROOT / "docs").rglob("*.md")) if "generated" not in p.parts),
+]
+names = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+def anchors(page):
+    """Return the anchors of a page's headings, as GitHub makes them and as docutils does."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8").lower(), flags=re.MULTILINE)
+    github = {re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-") for title in titles}
+    return github | {re.sub(r"[^a-z0-9]+", "-", title).strip("-") for title in titles}
+
+
+def links(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"`[^`\n]*`", "code", text)
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_relative_link_leads_somewhere(page):
+    for link in links(page):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link} in {page.name}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{link} in {page.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_file_that_is_named_is_there(page):
+    bases = (ROOT, ROOT / "tinybilevel")
+    for path in re.findall(r"`([\w/.-]+\.py)`", page.read_text("utf-8")):
+        if "NAME" not in path and "MODULE" not in path:
+            assert any((base / path).is_file() for base in bases), f"{path} in {page.name}"
+
+
+def test_every_page_is_linked_from_the_index():
+    docs = ROOT / "docs"
+    for index in (
+        docs / "index.md",
+        docs / "guides" / "index.md",
+        docs / "derivations" / "index.md",
+    ):
+        for page in index.parent.glob("*.md"):
+            assert page == index or re.search(rf"^{page.stem}$", index.read_text("utf-8"), re.M), (
+                page
+            )
+
+
+def test_the_files_to_read_first_are_as_long_as_the_readme_says():
+    rows = re.findall(
+        r"^\| \[`([\w/.]+\.py)`\].* \| (\d+) \|", (ROOT / "README.md").read_text("utf-8"), re.M
+    )
+    assert len(rows) == 4
+    for path, said in rows:
+        lines = len((ROOT / "tinybilevel" / path).read_text("utf-8").splitlines())
+        assert lines == pytest.approx(int(said), rel=0.3), path
