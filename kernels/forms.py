@@ -14,6 +14,7 @@ from numba import njit
 from numba.core.dispatcher import Dispatcher
 
 from tinybilevel.kernels.dense import OWN, Functions, add
+from tinybilevel.kernels.dense_linear import LINEAR
 from tinybilevel.kernels.loops import RIPPLED, SQUARES
 
 __all__ = ["build"]
@@ -47,7 +48,7 @@ def build(form: Any, dtype: Any) -> tuple[Functions, tuple[Any, ...]]:
         return OWN[name], (_UPPER[kind], _as(numbers, dtype))
     if name == "functions":
         return _from_functions(*(_compiled(*pair) for pair in parts)), (0,)
-    return OWN[name], tuple(_as(part, dtype) for part in parts)
+    return {**OWN, **LINEAR}[name], tuple(_as(part, dtype) for part in parts)
 
 
 def _as(part: Any, dtype: Any) -> Any:

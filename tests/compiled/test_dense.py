@@ -35,6 +35,11 @@ def softmax(dtype, **options):
     return tb.SoftmaxRegression(cases.normal(0, 5, 2, dtype=dtype), [0, 2, 1, 1, 0], 3, **options)
 
 
+def linear(kind, dtype, **options):
+    X = cases.normal(7, N, M, dtype=dtype)
+    return kind(X, np.array([0, 1, 1, 0, 1], dtype), **options)
+
+
 def quadratic(dtype, diagonal=False, **options):
     G = cases.normal(1, M, M, dtype=dtype)
     return tb.Quadratic(G[0] ** 2 if diagonal else G @ G.T / M, **options)
@@ -49,6 +54,9 @@ def lower(kind, dtype):
         "diagonal": (quadratic(dtype, diagonal=True, C=C), N),
         "softmax": (softmax(dtype), N),
         "softmax, unweighted": (softmax(dtype, weighted=False), M),
+        "logistic": (linear(tb.LogisticRegression, dtype), N),
+        "logistic, unweighted": (linear(tb.LogisticRegression, dtype, weighted=False), N),
+        "least squares": (linear(tb.LeastSquares, dtype, scale=0.3) + tb.L2Penalty(0.2), N),
         "ridge": (softmax(dtype, scale=0.7) + 0.3 * tb.L2Penalty(0.2), N),
         "free bias": (softmax(dtype) + 0.5 * tb.L2Penalty(0.3, groups=[0, 0, -1] * 2), N),
         "grouped": (
@@ -73,6 +81,8 @@ def upper(kind, N, dtype):
         "block": tb.L2Penalty(groups=[0, 1] * 3).on(slice(3, 5)),
         "functions": tb.Objective.from_functions(value_without_lam, grad_without_lam),
         "own grad_lam": tb.Objective.from_functions(**NJIT),
+        "logistic": linear(tb.LogisticRegression, dtype, weighted=False),
+        "least squares": linear(tb.LeastSquares, dtype),
         "with lam": 0.5 * tb.Quadratic(np.ones(M, dtype), np.ones((M, N), dtype))
         + tb.L2Penalty(0.1),
     }[kind]
@@ -84,6 +94,9 @@ KINDS = (
     "diagonal",
     "softmax",
     "softmax, unweighted",
+    "logistic",
+    "logistic, unweighted",
+    "least squares",
     "ridge",
     "free bias",
     "grouped",
@@ -123,7 +136,17 @@ def test_every_lower_level(kind):
 
 
 @pytest.mark.parametrize(
-    "above", ["coupled", "half", "block", "functions", "own grad_lam", "with lam"]
+    "above",
+    [
+        "coupled",
+        "half",
+        "block",
+        "functions",
+        "own grad_lam",
+        "logistic",
+        "least squares",
+        "with lam",
+    ],
 )
 def test_every_upper_level(above):
     plain = problem("dense, identity" if above == "own grad_lam" else "dense", above)
@@ -243,6 +266,7 @@ def at_size(kind, n):
     ridge, own = tb.L2Penalty(0.1), tb.Objective.from_functions(**NJIT)
     return {
         "softmax": (tb.SoftmaxRegression(np.ones((n, 3)), np.arange(n) % 2, weighted=False), 6),
+        "logistic": (tb.LogisticRegression(np.ones((n, 4)), np.arange(n) % 2), 4),
         "matrix": (tb.Quadratic(np.eye(min(n, 1000))) + ridge, min(n, 1000)),
         "diagonal": (tb.Quadratic(np.ones(n)) + ridge, n),
         "C": (tb.Quadratic(np.ones(2), np.ones((2, n))) + ridge, 2),
@@ -255,6 +279,7 @@ def at_size(kind, n):
     ("kind", "largest"),
     [
         ("softmax", 581),
+        ("logistic", 1379),
         ("matrix", 447),
         ("diagonal", 400),
         ("C", 100_000),
@@ -376,3 +401,11 @@ def test_a_hyper_map_with_a_vjp_of_the_wrong_shape_is_told_so():
         tb.KRMD(K=2)(problem, np.ones(3))
     with pytest.raises(ValueError, match=message):
         tb.KRMD(K=2).batch(problem, np.ones((1, 3)))
+
+
+@pytest.mark.parametrize("margin", [-800.0, 800.0])
+def test_the_logistic_loss_does_not_overflow(margin):
+    g = tb.LogisticRegression(np.eye(2), [0, 1], weighted=False)
+    w0 = np.array([margin, margin])
+    plain = tb.BilevelProblem(tb.GradientDescent(g, 0.1, w0), g, T=3, lam0=np.ones(2))
+    assert_same(plain, tb.compile(plain), tb.RMD())

@@ -12,7 +12,14 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array
 from tinybilevel.compiled.registry import Registry
-from tinybilevel.objectives import L2Penalty, Quadratic, SoftmaxRegression
+from tinybilevel.objectives import (
+    L2Penalty,
+    LeastSquares,
+    LinearLoss,
+    LogisticRegression,
+    Quadratic,
+    SoftmaxRegression,
+)
 from tinybilevel.objectives.base import FunctionObjective, OnBlock, Sum
 from tinybilevel.problems.counterexample import Coupled
 from tinybilevel.problems.toy import Rippled
@@ -24,6 +31,7 @@ Form = tuple[Any, ...]
 # The largest of each kind that one scalar loop on one thread takes no longer over than NumPy does,
 # forward and backward; `python -m benchmarks.rule` measures both sides of each limit.
 _SOFTMAX = 50_000
+_LINEAR = 40_000
 _MATRIX = 200_000
 _DIAGONAL = 400
 _PENALTY = 4_000
@@ -72,6 +80,24 @@ def _(g: SoftmaxRegression, M: int) -> Form | None:
     (n, d), C = g.X.shape, g.n_classes
     _check(n * (C * (d + 15) + 50), _SOFTMAX)  # an exponential is 15 multiply-adds, a row 50 more
     return "softmax", g.X, g.y, g.scale, g.weighted
+
+
+@dense_form.of(LeastSquares)
+def _(g: LeastSquares, M: int) -> Form | None:
+    return _linear("least squares", g)
+
+
+@dense_form.of(LogisticRegression)
+def _(g: LogisticRegression, M: int) -> Form | None:
+    return _linear("logistic", g)
+
+
+def _linear(name: str, g: LinearLoss) -> Form | None:
+    if not g.whole_dense():
+        return None
+    n, d = g.X.shape
+    _check(n * (d + 25), _LINEAR)  # an exponential is 25 multiply-adds
+    return name, g.X, g.y, g.scale, g.weighted
 
 
 @dense_form.of(FunctionObjective)
