@@ -1,0 +1,105 @@
+"""Is a compiled problem ever slower than the plain one? ``python -m benchmarks.rule`` says so.
+
+Each row is a problem at a size; its two forms take turns, and the best time of each counts. Where
+`compile` returns the problem as it is, the ratio is 1 by definition and no time is taken.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import tinybilevel as tb
+
+LIMIT = 1.05
+
+
+def cases(dtype: Any) -> Iterator[tuple[str, tb.BilevelProblem]]:
+    """Yield problems on both sides of every limit in ``compiled/forms.py``, and up to MNIST."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(dtype)
+
+    def problem(g: tb.Objective, M: int, N: int, f: tb.Objective | None = None) -> Any:
+        descent = tb.GradientDescent(g, 0.01, normal(M))
+        return tb.BilevelProblem(descent, f or tb.L2Penalty(0.1), T=20, lam0=np.abs(normal(N)))
+
+    for n, d, C in (
+        (5, 2, 3),
+        (50, 10, 3),
+        (100, 20, 5),
+        (200, 20, 10),
+        (2000, 5, 2),
+        (500, 50, 10),
+        (1000, 65, 10),
+        (5000, 101, 2),
+        (2500, 785, 10),
+    ):
+        X, y = normal(n, d), rng.integers(C, size=n)
+        loss = tb.SoftmaxRegression(X, y, C)
+        f = tb.SoftmaxRegression(X[: n // 4 + 1], y[: n // 4 + 1], C, weighted=False)
+        yield f"hypercleaning {n} × {d} × {C}", problem(loss + tb.L2Penalty(1e-3), C * d, n, f)
+        plain = tb.SoftmaxRegression(X, y, C, weighted=False)
+        yield f"unweighted {n} × {d} × {C}", problem(plain, C * d, 1)
+        if C == 2:
+            logistic = tb.LogisticRegression(X, y)
+            yield f"logistic {n} × {d}", problem(logistic, d, n)
+    for n, d in ((100, 10), (1000, 10), (300, 100), (1000, 30)):
+        X, y = normal(n, d), rng.integers(2, size=n)
+        yield f"logistic {n} × {d}", problem(tb.LogisticRegression(X, y), d, n)
+        yield f"least squares {n} × {d}", problem(tb.LeastSquares(X, normal(n)), d, n)
+    ridge = tb.L2Penalty(0.1)
+    for M in (10, 100, 300, 440, 1000):
+        A = normal(M, M) / M
+        yield f"quadratic {M} × {M}", problem(tb.Quadratic(A @ A.T), M, M)
+        yield f"quadratic {M} × {M} and ridge", problem(tb.Quadratic(A @ A.T) + ridge, M, M)
+    for M in (100, 400, 10_000, 100_000):
+        G = rng.random(M).astype(dtype)
+        yield f"diagonal {M}", problem(tb.Quadratic(G), M, M)
+        yield f"diagonal {M} and ridge", problem(tb.Quadratic(G) + ridge, M, M)
+    for M in (100, 4000, 100_000):
+        yield f"learned penalty {M}", problem(tb.L2Penalty(groups=np.arange(M) % 10) + ridge, M, 10)
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def ratio(
+    plain: tb.BilevelProblem, fast: tb.BilevelProblem, method: tb.Method
+) -> tuple[float, float]:
+    """Return the best time of the plain problem, and that of the compiled one over it."""
+    method(plain), method(fast)
+    once = seconds(lambda: method(plain))
+    rounds = int(min(max(0.3 / once, 7), 50))
+    times = [(seconds(lambda: method(plain)), seconds(lambda: method(fast))) for _ in range(rounds)]
+    a, b = np.min(times, axis=0)
+    return float(a), float(b / a)
+
+
+def main() -> int:
+    worst = 0.0
+    print("| problem, T = 20 | dtype | plain, ms | K = 1 | K = 20 |\n|---|---|--:|--:|--:|")
+    for dtype in (np.float64, np.float32):
+        for name, plain in cases(dtype):
+            fast = tb.compile(plain)
+            if fast is plain:
+                print(f"| {name} | {dtype.__name__} | | plain | plain |", flush=True)
+                continue
+            (one, first), (_, last) = (ratio(plain, fast, tb.KRMD(K=K)) for K in (1, 20))
+            worst = max(worst, first, last)
+            row = f"| {name} | {dtype.__name__} | {1e3 * one:.3g} | {first:.2f} | {last:.2f} |"
+            print(row, flush=True)
+    print(f"\nworst: {worst:.2f}, allowed: {LIMIT}")
+    return int(worst > LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
