@@ -78,7 +78,7 @@ def ratio(
     """Return the best time of the plain problem, and that of the compiled one over it."""
     method(plain), method(fast)
     once = seconds(lambda: method(plain))
-    rounds = int(min(max(0.3 / once, 7), 50))
+    rounds = int(min(max(0.3 / once, 15), 50))
     times = [(seconds(lambda: method(plain)), seconds(lambda: method(fast))) for _ in range(rounds)]
     a, b = np.min(times, axis=0)
     return float(a), float(b / a)
