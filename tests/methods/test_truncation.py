@@ -143,6 +143,37 @@ def test_wrong_kinds():
         tb.KRMD(K=1, tol=0.1, tail=tb.Neumann(1))
 
 
+@pytest.mark.parametrize("make", [tb.RMD, lambda storage: tb.KRMD(2, storage)])
+@pytest.mark.parametrize("storage", [tb.Ring, 5, None])
+def test_what_is_no_storage_is_refused(make, storage):
+    with pytest.raises(TypeError, match=r"storage must be a Storage such as Checkpoint\(\), got"):
+        make(storage)
+
+
+@pytest.mark.parametrize("value", ["x", True, None])
+def test_what_is_no_number_is_refused(value):
+    for name in ("tol", "damping"):
+        with pytest.raises(TypeError, match=f"{name} must be a number, got"):
+            tb.ImplicitCG(**{name: value})
+    for name in ("rate", "B_norm"):
+        with pytest.raises(TypeError, match=f"{name} must be a number, got"):
+            tb.Tolerance(0.1, **{**dict(rate=0.5, B_norm=1.0), name: value})
+
+
+@pytest.mark.parametrize(
+    ("method", "T"),
+    [
+        (tb.KRMD(K=2, tol=1e-6), 100),
+        (tb.ImplicitCG(), 3),
+        (tb.KRMD(K=2, tail=tb.ImplicitCG()), 3),
+    ],
+)
+def test_a_warning_names_the_line_of_the_call(method, T):
+    with pytest.warns(tb.ConvergenceWarning) as caught:
+        method(tb.problems.toy(T=T))
+    assert [each.filename for each in caught] == [__file__]
+
+
 @pytest.mark.parametrize(
     "method",
     [

@@ -31,6 +31,12 @@ class Storage:
         raise TypeError(f"{type(self).__name__} must define run and cost")
 
 
+def require_storage(storage: object) -> None:
+    """Refuse what is no storage, such as a class in place of its instance, or a tol for one."""
+    if not isinstance(storage, Storage):
+        raise TypeError(f"storage must be a Storage such as Checkpoint(), got {storage!r}")
+
+
 @dataclass(frozen=True)
 class Ring(Storage):
     """The last K states and w_T, in one contiguous (K + 1, M) array used as a ring.

@@ -61,6 +61,10 @@ class ImplicitCG(Series):
     def __post_init__(self) -> None:
         if self.K is not None:
             object.__setattr__(self, "K", as_count("K", self.K, minimum=1))
+        for name in ("tol", "damping"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise TypeError(f"{name} must be a number, got {value!r}")
         if not 0 <= self.tol < 1:
             raise ValueError(f"tol must lie in [0, 1), got {self.tol}")
         if self.K is None and self.tol == 0:

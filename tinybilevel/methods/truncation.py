@@ -61,6 +61,9 @@ class Tolerance:
     def __post_init__(self) -> None:
         as_tolerance("value", self.value)
         for name in ("rate", "B_norm"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise TypeError(f"{name} must be a number, got {value!r}")
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0, got {getattr(self, name)}")
 

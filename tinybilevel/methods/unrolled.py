@@ -12,7 +12,7 @@ import numpy as np
 from tinybilevel.arrays.backend import Array, as_count
 from tinybilevel.engine.dynamics import Dynamics
 from tinybilevel.engine.reverse import backward, partial_sums
-from tinybilevel.engine.storage import Ring, Storage
+from tinybilevel.engine.storage import Ring, Storage, require_storage
 from tinybilevel.errors import ConvergenceWarning
 from tinybilevel.methods.base import Method
 from tinybilevel.methods.hypergradient import Hypergradient, pull_back
@@ -43,6 +43,9 @@ class RMD(Method):
     storage: Storage = field(default_factory=Ring)
 
     needs = ("step", "vjp", "initial_vjp")
+
+    def __post_init__(self) -> None:
+        require_storage(self.storage)
 
     def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
         w, states = self.storage.run(dynamics, dynamics.T)
@@ -166,6 +169,7 @@ class KRMD(Method):
             raise TypeError("KRMD needs K, the number of backward steps, or a tol to stop at")
         if self.K is not None:
             object.__setattr__(self, "K", as_count("K", self.K))
+        require_storage(self.storage)
         if self.tol is not None and not isinstance(self.tol, Tolerance):
             as_tolerance("tol", self.tol)
         if not isinstance(self.tail, Series | None):
