@@ -6,6 +6,7 @@ import pytest
 from engine_cases import STORAGES
 
 import tinybilevel as tb
+from tinybilevel.engine.dynamics import Dynamics
 
 
 def test_divergence_names_step_norm_and_cause():
@@ -221,3 +222,19 @@ def test_nothing_is_said_of_noise():
         batches = tb.minibatches(40, size=2, T=30, seed=seed)
         moves = tb.GradientDescent(g, 0.5, np.zeros(6), batches=batches)
         tb.RMD()(tb.BilevelProblem(moves, f, T=30, lam0=np.ones(1)))
+
+
+@pytest.mark.parametrize(
+    ("problem", "restless"),
+    [
+        (swinging(2.2), True),
+        (swinging(1.95), False),  # turns back, ever shorter
+        (swinging(1.0, G=(1.0, -0.2)), False),  # grows, and never turns back
+        (swinging(2.2, T=2), False),
+    ],
+    ids=["beyond", "swings", "saddle", "short"],
+)
+def test_curvature_is_measured_only_where_the_moves_turn_back_and_grow(problem, restless):
+    dynamics = Dynamics(problem, problem.lam0)
+    tb.Ring().run(dynamics, 0)
+    assert dynamics.restless == restless
