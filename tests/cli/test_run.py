@@ -241,7 +241,7 @@ def test_a_step_size_beyond_what_the_curvature_allows_is_refused(tmp_path, capsy
     assert "tinybilevel: warning: the validation loss ended at " in error
     result = json.loads((out / "result.json").read_text())
     assert "step size γ = 100" in result["warnings"][0]
-    assert "of a classifier that knows nothing" in result["warnings"][-1]
+    assert any("of a classifier that knows nothing" in text for text in result["warnings"])
     assert result["validation_loss"] > np.log(10)
 
 
