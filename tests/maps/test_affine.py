@@ -36,6 +36,12 @@ def test_its_arrays_are_its_own():
     assert tb.Affine(phi.A).A is phi.A
 
 
+@pytest.mark.parametrize("c", ["2", True, None])
+def test_what_only_looks_like_a_number_is_refused(c):
+    with pytest.raises(TypeError, match="A must be float32 or float64, got dtype"):
+        tb.Affine(c)
+
+
 def test_whole_numbers_are_numbers():
     np.testing.assert_array_equal(tb.Affine([[1, 2], [0, 1]], [1, 0])(np.ones(2)), [4, 1])
 

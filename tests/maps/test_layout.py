@@ -40,6 +40,7 @@ class Short(tb.HyperMap):
         ),
         (lambda: tb.Blocks(a)(np.ones(2)), ValueError, r"vector of shape \(3,\), got \(2,\)"),
         (lambda: a["c"], KeyError, r"no block named 'c'; the layout has \['a', 'b'\]"),
+        (lambda: tb.Layout(), ValueError, "Layout needs at least one block"),
         (lambda: tb.Layout(a=0), ValueError, "a must be at least 1, got 0"),
         (lambda: tb.Layout(a=1.5), TypeError, "a must be an integer, got 1.5"),
         (lambda: a.pack(a=np.ones(2)), ValueError, r"expected the blocks \['a', 'b'\]"),

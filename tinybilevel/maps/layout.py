@@ -35,6 +35,8 @@ class Layout:
     """
 
     def __init__(self, **sizes: int) -> None:
+        if not sizes:
+            raise ValueError("Layout needs at least one block, as in Layout(weights=3)")
         self._blocks: dict[str, slice] = {}
         start = 0
         for name, size in sizes.items():

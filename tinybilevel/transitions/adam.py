@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
+from tinybilevel.transitions.coefficient import is_number
 from tinybilevel.transitions.gradient_descent import GradientTransition
 
 __all__ = ["AdamTransition"]
@@ -49,10 +50,10 @@ class AdamTransition(GradientTransition):
     ) -> None:
         super().__init__(objective, step_size, initial, batches=batches)
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
-            if not 0 <= beta < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {beta}")
-        if not eps > 0:
-            raise ValueError(f"eps must be greater than 0, got {eps}")
+            if not is_number(beta) or not 0 <= beta < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {beta!r}")
+        if not is_number(eps) or not eps > 0:
+            raise ValueError(f"eps must be greater than 0, got {eps!r}")
         self.beta1, self.beta2, self.eps = float(beta1), float(beta2), float(eps)
 
     def step(self, t: int, w: Array, lam: Array) -> Array:

@@ -60,9 +60,10 @@ class ProximalGradient(GradientTransition):
         g, gamma, tau = self.at(t), self.step_size(t, lam), self.l1(t, lam)
         grad = g.grad(w, lam)
         z = w - gamma * grad
-        dz = dw - gamma * g.grad_jvp(w, lam, dw, dlam) - gamma * self.l1.push(dlam) * np.sign(z)
+        dz = dw - gamma * g.grad_jvp(w, lam, dw, dlam)
         if self.step_size.learned:
             dz = dz - self.step_size.push(dlam) * (grad + tau * np.sign(z))
+        dz = dz - gamma * self.l1.push(dlam) * np.sign(z)
         return self._active(z, gamma * tau) * dz
 
     def largest_step(self, t: int, lam: Array, beta: float) -> float | None:
