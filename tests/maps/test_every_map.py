@@ -41,9 +41,3 @@ def test_a_repr_is_short_and_names_the_map(name):
     phi = cases.maps()[name].subject
     assert type(phi).__name__ in repr(phi)
     assert len(repr(phi)) < 120
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_finite_overflows_nowhere(name):
-    phi, _, lam = cases.maps()[name]
-    assert phi.overflow(lam) is None

@@ -60,27 +60,6 @@ class HyperMap(Movable):
         """Return which part of the map does not write `product` out; None if all do."""
         return None if writes(self, HyperMap, product) else (self, product)
 
-    def overflow(self, lam: Array) -> str | None:
-        """Say which map gives which entry of θ no finite value, and at which λ; None if none does.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import tinybilevel as tb
-        >>> phi = tb.Blocks(tb.Layout(weights=2, step=1), step=tb.Exp())
-        >>> with np.errstate(over="ignore"):
-        ...     phi.overflow(np.array([0.0, 0.0, 800.0]))
-        "Exp() gives θ[0] = inf at λ[0] = 800 in block 'step', which is λ[2:3]"
-        """
-        theta = self(lam)
-        wrong = np.flatnonzero(~np.isfinite(theta))
-        if not wrong.size:
-            return None
-        i = int(wrong[0])
-        at = f" at λ[{i}] = {float(lam[i]):.6g}" if theta.shape == lam.shape else ""
-        more = f" (and {wrong.size - 1} more entries)" if wrong.size > 1 else ""
-        return f"{self!r} gives θ[{i}] = {float(theta[i])}{at}{more}"
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 

@@ -59,10 +59,5 @@ class Compose(HyperMap):
             dlam = phi.jvp(x, dlam)
         return dlam
 
-    def overflow(self, lam: Array) -> str | None:
-        # A later map may hide it: 1/∞ = 0.
-        found = (phi.overflow(x) for phi, x in self._inputs(lam))
-        return next((words for words in found if words is not None), None)
-
     def __repr__(self) -> str:
         return f"Compose({', '.join(map(repr, self.maps))})"

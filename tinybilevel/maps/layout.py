@@ -125,7 +125,7 @@ class Blocks(HyperMap):
 
     def blame(self, lam: Array) -> str:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            theta = self.layout.unpack(self(lam))
+            theta = self.theta_layout.unpack(self(lam))
         name = next(name for name, part in theta.items() if not bool(np.isfinite(part).all()))
         return f"block {name!r}: {self._maps[name].blame(self.layout.unpack(lam)[name])}"
 
@@ -141,13 +141,6 @@ class Blocks(HyperMap):
         x, d = self.layout.unpack(lam), self.layout.unpack(dlam)
         parts = [phi.jvp(x[name], d[name]) for name, phi in self._maps.items()]
         return self._join(self.theta_layout, parts)
-
-    def overflow(self, lam: Array) -> str | None:
-        for name, x in self.layout.unpack(lam).items():
-            words, block = self._maps[name].overflow(x), self.layout[name]
-            if words is not None:
-                return f"{words} in block {name!r}, which is λ[{block.start}:{block.stop}]"
-        return None
 
     def __repr__(self) -> str:
         given = {n: phi for n, phi in self._maps.items() if type(phi) is not Identity}
