@@ -15,6 +15,7 @@ from tinybilevel.bounds.assumptions import (
     measured,
     proposition_3_1_assumptions,
 )
+from tinybilevel.bounds.readable import Readable
 from tinybilevel.measure.constants import Constants
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.problem import BilevelProblem
@@ -87,8 +88,8 @@ def _decay(K: int, gamma: float, alpha: float) -> float:
     return max(1 - gamma * alpha, 0.0) ** K
 
 
-@dataclass(frozen=True)
-class TruncationBound:
+@dataclass(frozen=True, repr=False)
+class TruncationBound(Readable):
     """Both sides of Proposition 3.1.
 
     Attributes

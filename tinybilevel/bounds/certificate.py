@@ -8,6 +8,7 @@ from typing import Any
 from tinybilevel.bounds.assumptions import Assumption, at, theorem_3_4_assumptions
 from tinybilevel.bounds.bias import proposition_3_1
 from tinybilevel.bounds.descent import lemma_3_2
+from tinybilevel.bounds.readable import Readable
 from tinybilevel.measure.constants import Constants, measure
 from tinybilevel.methods.base import Method
 from tinybilevel.methods.unrolled import KRMD
@@ -16,8 +17,8 @@ from tinybilevel.problem import BilevelProblem
 __all__ = ["Certificate", "certificate"]
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(Readable):
     """What is known of a truncated hypergradient at one λ. Prints as a table.
 
     Attributes

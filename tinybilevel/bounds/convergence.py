@@ -9,6 +9,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count
 from tinybilevel.bounds.assumptions import at
+from tinybilevel.bounds.readable import Readable
 from tinybilevel.methods.base import Method
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.outer.minimize import Progress, minimize
@@ -20,8 +21,8 @@ from tinybilevel.transitions import GradientDescent
 __all__ = ["AverageGradient", "WrongLimit", "first_update", "theorem_3_3", "theorem_3_5"]
 
 
-@dataclass(frozen=True)
-class AverageGradient:
+@dataclass(frozen=True, repr=False)
+class AverageGradient(Readable):
     """Both sides of Theorem 3.3 after 1 … R iterations.
 
     Attributes

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array
 from tinybilevel.bounds.assumptions import Assumption, at, measured, theorem_3_4_assumptions
+from tinybilevel.bounds.readable import Readable
 from tinybilevel.measure.constants import Constants
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.problem import BilevelProblem
@@ -16,8 +17,8 @@ from tinybilevel.problem import BilevelProblem
 __all__ = ["Descent", "lemma_3_2", "theorem_3_4"]
 
 
-@dataclass(frozen=True)
-class Descent:
+@dataclass(frozen=True, repr=False)
+class Descent(Readable):
     """h_{T−K}ᵀ d_λ f against two squares, at each of R points.
 
     Attributes

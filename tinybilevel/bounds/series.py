@@ -10,6 +10,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array, as_count
 from tinybilevel.bounds.assumptions import Assumption, at, proposition_3_1_assumptions
+from tinybilevel.bounds.readable import Readable
 from tinybilevel.measure.constants import Constants, measure, step_size
 from tinybilevel.methods.base import Method
 from tinybilevel.methods.implicit import ImplicitCG
@@ -20,8 +21,8 @@ from tinybilevel.problem import BilevelProblem
 __all__ = ["Rates", "SeriesError", "proposition_3_6", "rates"]
 
 
-@dataclass(frozen=True)
-class SeriesError:
+@dataclass(frozen=True, repr=False)
+class SeriesError(Readable):
     """Both sides of Proposition 3.6, applied to ∇_ŵ f, for each K.
 
     Attributes
@@ -127,8 +128,8 @@ def _distance(method: Method, problem: BilevelProblem, lam: Array, reference: Ar
     return float(np.linalg.norm(method(problem, lam).grad - reference))
 
 
-@dataclass(frozen=True)
-class Rates:
+@dataclass(frozen=True, repr=False)
+class Rates(Readable):
     """How fast K-RMD and K iterations of CG approach the hypergradient (Section 3.3).
 
     Attributes
