@@ -14,7 +14,7 @@ from tinybilevel.errors import (
     StabilityWarning,
     TruncationWarning,
 )
-from tinybilevel.layers import NetworkLoss
+from tinybilevel.layers.network_loss import NetworkLoss
 from tinybilevel.maps import (
     Affine,
     Blocks,

@@ -64,7 +64,7 @@ def test_its_repr_is_short():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: Network([], (3,)), ValueError, "at least one layer"),
+        (lambda: Network([], (3,)), ValueError, "at least one layer with parameters"),
         (lambda: Network([Dense], (3,)), TypeError, r"layers must be Layer objects such as Dense"),
         (
             lambda: Network([Conv2d(2, 3), Dense(3)], (1, 5, 5)),

@@ -3,7 +3,6 @@ import pytest
 
 import tinybilevel as tb
 from tinybilevel.layers import (
-    AveragePool,
     BatchNorm,
     Conv2d,
     Dense,
@@ -38,7 +37,8 @@ def network():
 
 def point(g, seed=1):
     rng = np.random.default_rng(seed)
-    return 0.5 * rng.standard_normal(g.own.size), 0.5 * rng.standard_normal(g.given.size)
+    n_lam = 0 if g.given is None else g.given.size
+    return 0.5 * rng.standard_normal(g.own.size), 0.5 * rng.standard_normal(n_lam)
 
 
 CHOICES = {"all": None, "last": ("head",), "middle": ("two",), "two of three": ("one", "head")}
@@ -169,7 +169,7 @@ ROWS = RNG.standard_normal((6, 4))
             r"X must have shape \(n, \*\(4,\)",
         ),
         (
-            lambda: tb.NetworkLoss(Network([AveragePool(2)], (1, 4, 4)), X[:, :1, :4, :4], Y),
+            lambda: tb.NetworkLoss(Network([Conv2d(2, 3)], (1, 4, 4)), X[:, :1, :4, :4], Y),
             ValueError,
             "must return a vector for each example",
         ),

@@ -9,7 +9,7 @@ from tinybilevel.layers.features import FeatureMap
 from tinybilevel.layers.flatten import Flatten
 from tinybilevel.layers.max_pool import MaxPool
 from tinybilevel.layers.network import Network
-from tinybilevel.layers.network_loss import FeatureLoss, NetworkLoss
+from tinybilevel.layers.network_loss import FeatureLoss
 from tinybilevel.layers.relu import ReLU
 from tinybilevel.layers.softplus import Softplus
 from tinybilevel.layers.spatial_mean import SpatialMean
@@ -26,7 +26,6 @@ __all__ = [
     "Layer",
     "MaxPool",
     "Network",
-    "NetworkLoss",
     "ReLU",
     "Softplus",
     "SpatialMean",

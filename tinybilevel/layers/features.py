@@ -27,8 +27,9 @@ class FeatureMap(HyperMap):
     ----------
     network : Network
         The layers, of which λ holds the parameters.
-    sets : sequence of array_like (n_k, *input_shape)
-        Sets of examples. Each is a batch of its own to a `BatchNorm`.
+    sets : sequence of array_like
+        Sets of examples, each (n_k,) and then `input_shape`; each is a batch of its own to a
+        `BatchNorm`.
 
     Attributes
     ----------

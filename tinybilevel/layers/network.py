@@ -83,8 +83,8 @@ class Network:
             self._names.append(list(own))
             tensors |= own
             shape = out
-        if not self.layers:
-            raise ValueError("a network needs at least one layer")
+        if not tensors:
+            raise ValueError("a network needs at least one layer with parameters")
         self.output_shape = shape
         self.shapes = tensors
         self.layout = Layout(**{name: int(np.prod(part)) for name, part in tensors.items()})

@@ -93,8 +93,8 @@ class NetworkLoss(Sweep):
     ----------
     network : Network
         What returns one vector of scores for each example.
-    X : array_like (n, *input_shape)
-        Examples, float32 or float64.
+    X : array_like
+        n examples, (n,) and then `input_shape`; float32 or float64.
     y : array_like (n,) of int, or (n, outputs) of float
         Classes, or targets of the squared error.
     loss : {"cross_entropy", "squared"}
@@ -108,7 +108,8 @@ class NetworkLoss(Sweep):
     Attributes
     ----------
     own, given : Layout
-        Where each tensor of w lies in w, and where each of λ lies in λ.
+        Where each tensor of w lies in w, and where each of λ lies in λ; `given` is None where there
+        are none.
 
     Raises
     ------
@@ -158,9 +159,10 @@ class NetworkLoss(Sweep):
         }
         mine = {name: size for name, size in sizes.items() if name.partition(".")[0] in chosen}
         self.own = Layout(**mine)
-        self.given = Layout(**{name: size for name, size in sizes.items() if name not in mine})
+        rest = {name: size for name, size in sizes.items() if name not in mine}
+        self.given = Layout(**rest) if rest else None
         self.dtype = self.X.dtype
-        self.n_lam = None if adapt is None else self.given.size
+        self.n_lam = None if adapt is None else sum(rest.values())
 
     def restrict(self, index: Array) -> NetworkLoss:
         """Return the loss of the examples in `index`, rescaled by n/len(index)."""
@@ -171,7 +173,7 @@ class NetworkLoss(Sweep):
 
     def _split(self, w: Array, lam: Array) -> tuple[Tensors, Array]:
         tensors = self.network.tensors(w, self.own)
-        if self.n_lam is not None:
+        if self.given is not None:
             tensors |= self.network.tensors(lam, self.given)
         return tensors, self.X
 
@@ -179,8 +181,8 @@ class NetworkLoss(Sweep):
         return self._split(dw, dlam)[0], np.zeros_like(self.X)
 
     def _parts(self, tensors: Mapping[str, Array], X: Array, lam: Array) -> tuple[Array, Array]:
-        own = _flat(tensors, self.own, lam)
-        return own, np.zeros_like(lam) if self.n_lam is None else _flat(tensors, self.given, lam)
+        own = _flat(tensors, self.own)
+        return own, np.zeros_like(lam) if self.given is None else _flat(tensors, self.given)
 
 
 class FeatureLoss(Sweep):
@@ -208,10 +210,9 @@ class FeatureLoss(Sweep):
         return self.network.tensors(w), lam.reshape(self.shape)
 
     def _parts(self, tensors: Mapping[str, Array], X: Array, lam: Array) -> tuple[Array, Array]:
-        return _flat(tensors, self.network.layout, lam), X.ravel()
+        return _flat(tensors, self.network.layout), X.ravel()
 
 
-def _flat(tensors: Mapping[str, Array], layout: Layout, model: Array) -> Array:
+def _flat(tensors: Mapping[str, Array], layout: Layout) -> Array:
     """Return the tensors of a layout in one vector."""
-    parts = [tensors[name].ravel() for name in layout]
-    return np.concatenate(parts) if parts else np.zeros_like(model, shape=0)
+    return np.concatenate([tensors[name].ravel() for name in layout])

@@ -82,7 +82,7 @@ class SoftmaxRegression(Objective):
     """g(w, θ) = s Σ_i θ_i ℓ_i(W), ℓ_i(W) = log Σ_c exp(W x_i)_c − (W x_i)_{y_i}.
 
     The loss of the paper's Section 4.2.1; W is (C, d) and w = W.ravel(). Its products are those of
-    `tinybilevel.objectives.softmax.Softmax` with the weights s θ.
+    ``Softmax`` in the same file, with the weights s θ.
 
     Parameters
     ----------

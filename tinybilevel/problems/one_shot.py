@@ -18,9 +18,9 @@ from tinybilevel.layers import (
     Layer,
     MaxPool,
     Network,
-    NetworkLoss,
     ReLU,
 )
+from tinybilevel.layers.network_loss import NetworkLoss
 from tinybilevel.maps import Blocks, Exp, Layout
 from tinybilevel.objectives import ProximityPenalty
 from tinybilevel.problem import BilevelProblem
@@ -139,10 +139,10 @@ class OneShot:
 
         Parameters
         ----------
-        X, X_query : array_like (n, *input_shape), (m, *input_shape)
-            Support and query images, float32 or float64.
-        y, y_query : array_like (n,), (m,) of int
-            Their classes.
+        X, y : array_like
+            n support images, (n,) and then `input_shape`, float32 or float64; their classes (n,).
+        X_query, y_query : array_like
+            m query images and their classes.
         lam0 : ndarray, optional
             λ_1 of the problem.
 
