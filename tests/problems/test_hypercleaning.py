@@ -1,5 +1,8 @@
+import re
+
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 import tinybilevel as tb
 from tinybilevel.testing import relative_error
@@ -72,19 +75,22 @@ def test_rejected_is_below_minus_three():
     [
         ({"X_val": RNG.random((5, 4))}, ValueError, "X and X_val must have as many columns"),
         ({"y": Y[:-1]}, ValueError, r"y must be 7 integers, got shape \(6,\)"),
-        ({"y": Y.astype(float)}, ValueError, "y must be 7 integers, got .* of float64"),
+        ({"y": Y + 0.5}, ValueError, "y must be whole numbers 0 … C−1, got 0.5"),
         ({"y_val": Y}, ValueError, r"y_val must be 5 integers, got shape \(7,\) of int64"),
-        ({"y": np.array(list("abcabca"))}, ValueError, "y must be 7 integers, got .* of <U1"),
-        ({"y_val": np.full(5, np.nan)}, ValueError, "y_val must be 5 integers, got .* of float64"),
+        ({"y": np.array(list("abcabca"))}, TypeError, "y must be whole numbers .* got <U1"),
+        ({"y_val": np.full(5, np.nan)}, ValueError, "y_val must be whole numbers .* got nan"),
         ({"n_classes": 2}, ValueError, "y must lie in 0 … 1, got 0 … 2"),
-        ({"y": Y - 1}, ValueError, "y must lie in 0 … 2, got -1 … 1"),
+        ({"y": Y - 1}, ValueError, "y must lie in 0 … C−1, got -1 … 1"),
+        ({"y": Y + 1, "y_val": Y_VAL + 1}, ValueError, "class 0 never occurs in y and y_val"),
         (
             {"X": X > 0.5},
             TypeError,
             "X must be float32 or float64, got .* bool",
         ),
         ({"X": np.full((7, 3), np.nan)}, ValueError, "X must be finite, got 21 NaN or inf"),
-        ({"X": X[:0], "y": Y[:0]}, ValueError, "y and y_val must not be empty"),
+        ({"X": X[:0], "y": Y[:0]}, ValueError, "X must have at least one row"),
+        ({"step_size": "big"}, ValueError, "step_size must be a number or .auto., got .big"),
+        ({"X_val": csr_array(X_VAL[:, :2])}, ValueError, "must have as many columns"),
         ({"step_size": -1.0}, ValueError, "step_size must be finite and at least 0, got -1"),
         ({"regularization": -1.0}, ValueError, "strength must be at least 0, got -1"),
         ({"T": 1.5}, TypeError, "T must be an integer, got 1.5"),
@@ -94,3 +100,119 @@ def test_wrong_data_are_named(change, error, message):
     data = {"X": X, "y": Y, "X_val": X_VAL, "y_val": Y_VAL, **change}
     with pytest.raises(error, match=message):
         tb.problems.hypercleaning(**data)
+
+
+def curvature(X, c):
+    """Return β at W = 0 and equal weights, by eigenvalues: that of (I − 11ᵀ/C)/C is 1/C."""
+    X = np.column_stack([X, np.ones(len(X))])
+    return np.linalg.eigvalsh(X.T @ X).max() / (2 * 3 * len(X)) + 2 * c / len(X)
+
+
+@pytest.mark.parametrize("backend", ["plain", "numpy", "numba"])
+def test_a_step_size_from_the_curvature(backend):
+    problem = tb.problems.hypercleaning(
+        X, Y, X_VAL, Y_VAL, step_size="auto", regularization=0.3, backend=backend
+    )
+    found = problem.transition.step_size(0, problem.lam0)
+    assert found == pytest.approx(1 / curvature(X, 0.3), rel=1e-6)
+
+
+def test_a_step_size_beyond_the_curvature_is_named():
+    data, beta = (100 * X, Y, X_VAL, Y_VAL), curvature(100 * X, 1e-3)
+    with pytest.warns(
+        tb.StabilityWarning,
+        match=re.escape(f"γ = 1 against smoothness β ≈ {beta:.3g} at w_0 (")
+        + f".*{1 / beta:.2g} would do.*auto",
+    ) as caught:
+        tb.problems.hypercleaning(*data)
+    assert caught[0].filename == __file__
+    with pytest.warns(tb.StabilityWarning):
+        tb.problems.hypercleaning(*data, step_size=2.001 / beta)
+    for inside in (1.999 / beta, 1 / beta, "auto"):  # warnings are errors here
+        tb.problems.hypercleaning(*data, step_size=inside)
+
+
+def test_raw_features_are_refused_by_name_and_scaled_ones_are_not():
+    data = pytest.importorskip("sklearn.datasets").load_wine()
+    parts = data.data[::2], data.target[::2], data.data[1::2], data.target[1::2]
+    with pytest.warns(tb.StabilityWarning, match="does not settle"):
+        tb.problems.hypercleaning(*parts)
+    tb.problems.hypercleaning(*parts, step_size="auto")
+
+
+def test_the_bias_can_go_without_a_penalty():
+    bound = tb.problems.hypercleaning(X, Y, X_VAL, Y_VAL, regularization=0.3)
+    free = tb.problems.hypercleaning(X, Y, X_VAL, Y_VAL, regularization=0.3, penalize_bias=False)
+    W, theta = RNG.standard_normal((3, 4)), np.full(7, 0.5)
+    g, f = free.transition.objective, bound.transition.objective
+    assert f.value(W.ravel(), theta) - g.value(W.ravel(), theta) == pytest.approx(
+        0.3 * (W[:, -1] ** 2).sum() / 7, rel=1e-12
+    )
+    lam = RNG.standard_normal(7)
+    dense = tb.testing.dense_hypergradient(free, lam, 20)
+    assert relative_error(tb.KRMD(K=20)(free, lam).grad, dense) <= 1e-12
+    pytest.importorskip("numba")
+    fast = tb.compile(free)
+    found, expected = tb.RMD()(fast, lam), tb.RMD()(free, lam)
+    assert relative_error(found.grad, expected.grad) <= 1e-12
+
+
+@pytest.mark.parametrize("kernel", [True, False], ids=["large", "small"])
+def test_compiled_code_leaves_the_bias_free_too(kernel):
+    pytest.importorskip("numba")
+    options = dict(regularization=5.0, penalize_bias=False, backend="numba" if kernel else "numpy")
+    free = tb.problems.hypercleaning(X, Y, X_VAL, Y_VAL, **options)
+    found, expected = tb.RMD()(tb.compile(free)), tb.RMD()(free)
+    assert relative_error(found.w, expected.w) <= 1e-12
+    assert relative_error(found.grad, expected.grad) <= 1e-11
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("backend", ["plain", "numpy", "numba"])
+def test_sparse_examples_are_the_dense_ones(backend, dtype):
+    if backend == "numba":
+        pytest.importorskip("numba")
+    rows, clean = (np.where(x > 0.5, x, 0).astype(dtype) for x in (X, X_VAL))
+    lam = RNG.standard_normal(7).astype(dtype)
+    expected = tb.RMD()(tb.problems.hypercleaning(rows, Y, clean, Y_VAL, backend="plain"), lam)
+    for x, x_val in ((csr_array(rows), csr_array(clean)), (csr_array(rows), clean)):
+        problem = tb.problems.hypercleaning(x, Y, x_val, Y_VAL, backend=backend)
+        assert problem.transition.objective.terms[0][1].X.shape == (7, 4)
+        found = tb.RMD()(problem, lam)
+        assert found.grad.dtype == dtype
+        tol = 1e-12 if dtype == np.float64 else 1e-5
+        assert relative_error(found.grad, expected.grad) < tol
+        assert found.value == pytest.approx(expected.value, rel=tol)
+
+
+def test_a_sparse_X_stays_sparse_with_its_bias():
+    found = tb.problems.append_bias(csr_array(X))
+    assert found.format == "csr"
+    assert found.dtype == X.dtype
+    np.testing.assert_array_equal(found.toarray(), tb.problems.append_bias(X))
+
+
+@pytest.mark.parametrize("backend", ["plain", "numpy", "numba"])
+@pytest.mark.parametrize("make", [np.array, csr_array], ids=["dense", "sparse"])
+def test_data_that_change_later_change_nothing(make, backend):
+    if backend == "numba":
+        pytest.importorskip("numba")
+    data = make(X), Y.copy(), make(X_VAL), Y_VAL.copy()
+    problem = tb.problems.hypercleaning(*data, backend=backend)
+    loss = tb.SoftmaxRegression(data[0], data[1], backend=backend)
+    w, v, lam = RNG.standard_normal((3, 9))[0], np.ones(9), np.full(7, 0.5)
+    before = tb.RMD()(problem).grad, loss.grad(w, lam), loss.grad_jvp(w, lam, v, lam)
+    for part in data:
+        (part.data if hasattr(part, "tocsr") else part)[...] = 0
+    after = tb.RMD()(problem).grad, loss.grad(w, lam), loss.grad_jvp(w, lam, v, lam)
+    for now, then in zip(after, before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_the_data_are_copied_once():
+    problem = tb.problems.hypercleaning(X, Y, X_VAL, Y_VAL, backend="numpy")
+    loss = problem.transition.objective.terms[0][1]
+    assert not loss.X.flags.writeable
+    assert loss.X.base is None or not isinstance(loss.X.base, np.ndarray)
+    fixed = loss.X
+    assert tb.SoftmaxRegression(fixed, Y).X is fixed

@@ -25,6 +25,7 @@ __all__ = [
     "as_examples",
     "as_float",
     "as_labels",
+    "as_matrix",
     "block_size",
     "block_sums",
     "bound",
@@ -33,6 +34,7 @@ __all__ = [
     "check_pair",
     "check_shape",
     "class_count",
+    "entries",
     "frozen",
     "group_sums",
     "like",
@@ -41,6 +43,7 @@ __all__ = [
     "one_hot",
     "owned",
     "promote",
+    "sparse_module",
     "take",
     "take_block",
     "to_numpy",
@@ -113,17 +116,20 @@ def as_examples(name: str, X: Any) -> Any:
     >>> as_examples("X", [[1, 0]])
     array([[1., 0.]])
     """
+    return frozen(name, as_matrix(name, X))
+
+
+def as_matrix(name: str, X: Any) -> Any:
+    """Check as `as_examples` does, but share the caller's memory: for what is copied anyway."""
     if not hasattr(X, "tocsr"):
         X = as_float(name, X, ndim=2)
     else:
-        from scipy.sparse import csr_array
-
-        X = X if hasattr(X, "get") else csr_array(X)
+        X = X.tocsr() if hasattr(X, "get") else sparse_module(X).csr_array(X)
         data = as_float(name, X.data)
         X = X if data.dtype == X.dtype else X.astype(data.dtype)
     if 0 in X.shape:
         raise ValueError(f"{name} must have at least one row and one column, got {X.shape}")
-    return frozen(name, X)
+    return X
 
 
 def _as_exact_float(name: str, x: Array) -> Array:
@@ -314,6 +320,16 @@ def class_count(name: str, *labels: Array) -> int:
             f"return_inverse=True)), or give n_classes={count} if that many are meant"
         )
     return count
+
+
+def entries(X: Any) -> Any:
+    """Return the entries that a matrix holds, the nonzeros of a sparse one."""
+    return X.data if hasattr(X, "tocsr") else X
+
+
+def sparse_module(X: Any) -> Any:
+    """Return the module of the sparse matrices where `X` lies."""
+    return _import("cupyx.scipy.sparse") if hasattr(X, "get") else import_module("scipy.sparse")
 
 
 def one_hot(y: Array, n_classes: int) -> Array:

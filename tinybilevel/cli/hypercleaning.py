@@ -17,7 +17,7 @@ from tinybilevel.cli import figures
 from tinybilevel.cli.arguments import kept_warnings
 from tinybilevel.cli.folder import Folder, peak_memory_mb, table, write_json
 from tinybilevel.compiled.compile import compile
-from tinybilevel.engine.stability import check, largest_curvature
+from tinybilevel.engine.stability import check
 from tinybilevel.errors import (
     ConvergenceWarning,
     DerivativeWarning,
@@ -262,22 +262,18 @@ def _run(
 
 
 def _problem(split: data.Split, y: Array, config: Config) -> BilevelProblem:
-    def build(step_size: float) -> BilevelProblem:
+    gamma = config.step_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StabilityWarning)  # `check` looks at w_T as well
         return hypercleaning(
             split.X_train,
             y,
             split.X_val,
             split.y_val,
             T=config.T,
-            step_size=step_size,
+            step_size=gamma if gamma == "auto" else float(gamma),
             regularization=REGULARIZATION,
         )
-
-    if config.step_size != "auto":
-        return build(float(config.step_size))
-    problem = build(1.0)
-    theta, descent = problem.hyper_map(problem.lam0), cast(GradientDescent, problem.transition)
-    return build(1 / largest_curvature(descent.objective, descent.initial(theta), theta))
 
 
 def _gamma(problem: BilevelProblem) -> float:

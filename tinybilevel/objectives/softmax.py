@@ -10,7 +10,7 @@ import numpy as np
 from tinybilevel.arrays.backend import (
     Array,
     as_count,
-    as_float,
+    as_examples,
     as_labels,
     class_count,
     like,
@@ -87,7 +87,8 @@ class SoftmaxRegression(Objective):
     Parameters
     ----------
     X : array_like or scipy.sparse array (n, d)
-        Examples, float32 or float64; append a column of ones for a bias.
+        Examples, float32 or float64; append a column of ones for a bias. They are copied, unless
+        they are read-only.
     y : array_like (n,) of int
         Classes, 0 … C−1.
     n_classes : int, optional
@@ -135,10 +136,8 @@ class SoftmaxRegression(Objective):
         backend: str = "auto",
         remember: int = 0,
     ) -> None:
-        self.X = _examples(X)
+        self.X = as_examples("X", X)
         n, self.n_features = self.X.shape
-        if n == 0 or self.n_features == 0:
-            raise ValueError(f"X must have at least one row and one column, got {self.X.shape}")
         if n_classes is not None:
             n_classes = as_count("n_classes", n_classes, minimum=1)
         y = as_labels("y", y, n, n_classes)
@@ -241,14 +240,3 @@ class SoftmaxRegression(Objective):
         whole = np.zeros_like(per_example, shape=lam.shape)
         np.add.at(whole, self._rows, per_example)
         return whole
-
-
-def _examples(X: Any) -> Any:
-    """Check X; a sparse one comes back in compressed rows."""
-    if not hasattr(X, "tocsr"):
-        return as_float("X", X, ndim=2)
-    from scipy.sparse import csr_array
-
-    X = X if hasattr(X, "get") else csr_array(X)
-    data = as_float("X", X.data)
-    return X if data.dtype == X.dtype else X.astype(data.dtype)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float, to_numpy
+from tinybilevel.arrays.backend import (
+    Array,
+    as_labels,
+    as_matrix,
+    class_count,
+    entries,
+    on_device,
+    sparse_module,
+)
+from tinybilevel.engine.stability import Stability, largest_curvature
+from tinybilevel.errors import StabilityWarning
 from tinybilevel.maps import Sigmoid
 from tinybilevel.objectives import L2Penalty, SoftmaxRegression
 from tinybilevel.problem import BilevelProblem
@@ -22,8 +33,9 @@ def hypercleaning(
     y_val: Any,
     *,
     T: int = 100,
-    step_size: float = 1.0,
+    step_size: float | str = 1.0,
     regularization: float = 1e-3,
+    penalize_bias: bool = True,
     n_classes: int | None = None,
     backend: str = "auto",
     remember: int = 0,
@@ -37,21 +49,24 @@ def hypercleaning(
 
     Parameters
     ----------
-    X : array_like (n, d)
+    X : array_like or scipy.sparse array (n, d)
         Training examples, float32 or float64; a column of ones is appended as a bias.
     y : array_like (n,) of int
-        Their labels, some of them wrong.
-    X_val, y_val : array_like (m, d), (m,) of int
+        Their labels, 0 … C−1, some of them wrong.
+    X_val, y_val : array_like or scipy.sparse array (m, d), array_like (m,) of int
         Clean examples.
     T : int
         Steps of the lower level.
-    step_size : float
-        γ.
+    step_size : float or "auto"
+        γ; "auto" is 1/β, β being the largest eigenvalue of ∇²_WW g at W = 0 and λ_1. Beyond 2/β
+        the lower level does not settle. Features far from unit size need a γ of their own.
     regularization : float
         c.
+    penalize_bias : bool
+        False leaves the bias out of ‖W‖²_F.
     n_classes : int, optional
         C; by default the largest class in `y` and `y_val` plus one.
-    backend : {"auto", "numpy", "numba"}
+    backend : {"auto", "plain", "numpy", "numba"}
         See `SoftmaxRegression`.
     remember : int
         Softmaxes of the lower level to keep for the backward pass; with as many as its steps it
@@ -60,12 +75,19 @@ def hypercleaning(
     Returns
     -------
     BilevelProblem
-        λ has one entry per row of X, λ_1 = 0 (all weights ½); w = W.ravel(), W is (C, d + 1).
+        λ has one entry per row of X, λ_1 = 0 (all weights ½); w = W.ravel(), W is (C, d + 1). X
+        and y are copied, so that nobody's later writing changes the problem.
 
     Raises
     ------
     TypeError, ValueError
         If shapes or dtypes do not fit together.
+
+    Warns
+    -----
+    StabilityWarning
+        If γ is beyond 2/β, with γ, β and a step size that would do. To find β by power iteration
+        takes 20 Hessian products, as much as some 20 steps of the lower level.
 
     Examples
     --------
@@ -77,37 +99,57 @@ def hypercleaning(
     >>> bool(result.value < tb.RMD()(problem).value)
     True
     """
-    X, X_val = as_float("X", X, ndim=2), as_float("X_val", X_val, ndim=2)
+    X, X_val = as_matrix("X", X), as_matrix("X_val", X_val)
     if X.shape[1] != X_val.shape[1]:
         raise ValueError(f"X and X_val must have as many columns, got {X.shape} and {X_val.shape}")
-    y, y_val = to_numpy(y), to_numpy(y_val)
-    for name, labels, rows in (("y", y, len(X)), ("y_val", y_val, len(X_val))):
-        if labels.shape != (rows,) or labels.dtype.kind not in "iu":
-            raise ValueError(
-                f"{name} must be {rows} integers, got shape {labels.shape} of {labels.dtype}"
-            )
+    n = X.shape[0]
+    y, y_val = as_labels("y", y, n, n_classes), as_labels("y_val", y_val, X_val.shape[0], n_classes)
     if n_classes is None:
-        if not y.size or not y_val.size:
-            raise ValueError(
-                f"y and y_val must not be empty, got shapes {y.shape} and {y_val.shape}"
-            )
-        n_classes = int(max(y.max(), y_val.max())) + 1
-    n = len(X)
-    loss = SoftmaxRegression(append_bias(X), y, n_classes, backend=backend, remember=remember)
-    lower = loss + (1.0 / n) * L2Penalty(regularization)
-    upper = SoftmaxRegression(append_bias(X_val), y_val, n_classes, weighted=False, backend=backend)
-    return BilevelProblem(
-        GradientDescent(lower, step_size, initial=np.zeros_like(X, shape=loss.size)),
-        upper=upper,
-        T=T,
-        hyper_map=Sigmoid(),
-        lam0=np.zeros_like(X, shape=n),
-    )
+        n_classes = class_count("y and y_val", y, y_val)
+    loss = SoftmaxRegression(_with_bias(X), y, n_classes, backend=backend, remember=remember)
+    lower = loss + (1.0 / n) * _ridge(regularization, loss, penalize_bias)
+    upper = SoftmaxRegression(_with_bias(X_val), y_val, n_classes, weighted=False, backend=backend)
+    start, lam0 = (np.zeros_like(entries(X), shape=size) for size in (loss.size, n))
+    beta = largest_curvature(lower, start, Sigmoid()(lam0))
+    if isinstance(step_size, str):
+        if step_size != "auto":
+            raise ValueError(f'step_size must be a number or "auto", got {step_size!r}')
+        step_size = 1 / beta
+    descent = GradientDescent(lower, step_size, initial=start)
+    found = Stability(float(np.max(descent.step_size(0, lam0))), beta, 2 / beta, "w_0")
+    if not found.stable:
+        warnings.warn(
+            f'the lower level does not settle: {found}, as step_size="auto" has it',
+            StabilityWarning,
+            stacklevel=2,
+        )
+    return BilevelProblem(descent, upper=upper, T=T, hyper_map=Sigmoid(), lam0=lam0)
 
 
-def append_bias(X: Array) -> Array:
-    """Append a column of ones, (n, d) → (n, d + 1)."""
-    return np.concatenate([X, np.ones_like(X, shape=(len(X), 1))], axis=1)
+def append_bias(X: Any) -> Any:
+    """Append a column of ones, (n, d) → (n, d + 1); a sparse X stays so."""
+    ones = np.ones_like(entries(X), shape=(X.shape[0], 1))
+    if not hasattr(X, "tocsr"):
+        return np.concatenate([X, ones], axis=1)
+    sparse = sparse_module(X)
+    return sparse.hstack([X, sparse.csr_matrix(ones)], format="csr", dtype=X.dtype)
+
+
+def _with_bias(X: Any) -> Any:
+    """Return X with its bias, which nobody else holds: no other copy is needed to keep it."""
+    X = append_bias(X)
+    for part in (X.data, X.indices, X.indptr) if hasattr(X, "tocsr") else (X,):
+        if not on_device(part):
+            part.flags.writeable = False
+    return X
+
+
+def _ridge(strength: float, loss: SoftmaxRegression, penalize_bias: bool) -> L2Penalty:
+    if penalize_bias:
+        return L2Penalty(strength)
+    groups = np.zeros((loss.n_classes, loss.n_features), int)
+    groups[:, -1] = -1
+    return L2Penalty(strength, groups=groups.ravel())
 
 
 def rejected(lam: Array, threshold: float = -3.0) -> Array:
