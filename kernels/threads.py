@@ -16,7 +16,8 @@ _pool: list[ThreadPoolExecutor] = []
 def threads() -> int:
     """Return how many cores this process may use, or ``OMP_NUM_THREADS`` where that is less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    limit = os.environ.get("OMP_NUM_THREADS", "")
+    # A list is for nested teams, of which there are none.
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return min(cores or 1, max(int(limit), 1)) if limit.isdigit() else cores or 1
 
 

@@ -59,7 +59,9 @@ def test_the_error_state_goes_along():
     assert states[1] == np.geterr()
 
 
-@pytest.mark.parametrize(("value", "most"), [("1", 1), ("0", 1), ("", None), ("many", None)])
+@pytest.mark.parametrize(
+    ("value", "most"), [("1", 1), ("0", 1), (" 1 ", 1), ("1,4", 1), ("", None), ("many", None)]
+)
 def test_how_many(value, most, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cores = threads()

@@ -73,8 +73,11 @@ def test_a_batch_of_a_batch_and_of_a_block(weighted):
     np.testing.assert_array_equal(on_block["grad_vjp"][1][1:6], direct["grad_vjp"][1])
 
 
-def test_huge_scores_do_not_overflow():
-    g = tb.SoftmaxRegression(np.eye(2), [0, 1], weighted=False)
+@pytest.mark.parametrize("backend", ["plain", "numpy", "numba"])
+def test_huge_scores_do_not_overflow(backend):
+    if backend == "numba":
+        pytest.importorskip("numba")
+    g = tb.SoftmaxRegression(np.eye(2), [0, 1], weighted=False, backend=backend)
     w, lam = np.array([1e4, -1e4, -1e4, 1e4]), np.zeros(1)
     assert g.value(w, lam) == 0
     np.testing.assert_allclose(g.value(-w, lam), 2e4)
@@ -209,3 +212,31 @@ def test_whole_numbers_are_labels_and_all_classes_may_be_named():
     assert g.n_classes == 3
     assert g.y.tolist() == [0, 2, 1]
     assert tb.SoftmaxRegression(X, [1, 2, 3], 4).n_classes == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"scale": np.nan}, ValueError, "scale must be finite, got nan"),
+        ({"scale": np.inf}, ValueError, "scale must be finite, got inf"),
+        ({"weighted": "no"}, TypeError, "weighted must be True or False, got 'no'"),
+        ({"backend": "plain", "remember": 1}, ValueError, "plain.* keeps no softmax"),
+    ],
+)
+def test_an_option_acts_or_is_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        tb.SoftmaxRegression(X, [0, 1, 2], **options)
+
+
+@pytest.mark.parametrize("backend", ["plain", "numpy"])
+def test_a_batch_has_rows_that_there_are(backend):
+    g = cases.softmax(backend=backend)
+    for index, seen in (([0, 5], "0 … 5"), ([-1, 2], "-1 … 2")):
+        with pytest.raises(ValueError, match=f"index must lie in 0 … 4, got {seen}"):
+            g.restrict(index)
+
+
+def test_examples_without_the_bias_are_named():
+    g = cases.softmax()
+    with pytest.raises(ValueError, match=r"X must have 2 columns, .* got shape \(4, 1\)"):
+        g.predict(np.zeros(6), np.zeros((4, 1)))

@@ -216,3 +216,31 @@ def test_the_data_are_copied_once():
     assert loss.X.base is None or not isinstance(loss.X.base, np.ndarray)
     fixed = loss.X
     assert tb.SoftmaxRegression(fixed, Y).X is fixed
+
+
+def test_a_mix_of_precisions_is_one_before_anything_runs():
+    pytest.importorskip("numba")
+    mixed = tb.problems.hypercleaning(X.astype(np.float32), Y, X_VAL, Y_VAL, backend="numba")
+    loss = mixed.transition.objective.terms[0][1]
+    assert loss.dtype == mixed.upper.dtype == mixed.lam0.dtype == np.float64
+    rounded = tb.problems.hypercleaning(X.astype(np.float32).astype(float), Y, X_VAL, Y_VAL)
+    assert relative_error(tb.RMD()(mixed).grad, tb.RMD()(rounded).grad) < 1e-12
+
+
+def test_lists_and_whole_numbers_are_data_too():
+    rows = [[0, 1], [1, 0], [1, 1]]
+    problem = tb.problems.hypercleaning(rows, [0, 1, 1], rows, [0.0, 1.0, 1.0], T=2)
+    assert problem.lam0.dtype == np.float64
+    np.testing.assert_array_equal(tb.problems.append_bias(rows), np.c_[rows, np.ones(3)])
+    np.testing.assert_array_equal(tb.problems.rejected([-4, 0]), [True, False])
+    with pytest.raises(ValueError, match="lam must be finite"):
+        tb.problems.rejected([np.nan])
+
+
+def test_a_lower_level_that_is_flat_or_beyond_all_numbers():
+    one_class = [0] * 7, X_VAL, [0] * 5
+    tb.problems.hypercleaning(X, *one_class, n_classes=1, regularization=0)
+    with pytest.raises(ValueError, match="step_size must be finite"):
+        tb.problems.hypercleaning(X, *one_class, n_classes=1, regularization=0, step_size="auto")
+    with pytest.warns(tb.StabilityWarning, match="β ≈ (inf|nan)"):
+        tb.problems.hypercleaning(1e200 * X, Y, X_VAL, Y_VAL)

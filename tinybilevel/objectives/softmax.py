@@ -143,12 +143,18 @@ class SoftmaxRegression(Objective):
         y = as_labels("y", y, n, n_classes)
         self.n_classes = class_count("y", y) if n_classes is None else n_classes
         self.y = like(self.X, y)
+        if not isinstance(weighted, bool | np.bool_):
+            raise TypeError(f"weighted must be True or False, got {weighted!r}")
         self.weighted = bool(weighted)
         self.scale = 1.0 / n if scale is None else float(scale)
+        if not np.isfinite(self.scale):
+            raise ValueError(f"scale must be finite, got {scale!r}")
         self.n_lam = n if weighted else None
         self.dtype = self.X.dtype
         self._rows: Array | None = None
         self.remember = as_count("remember", remember)
+        if remember and backend == "plain":
+            raise ValueError('remember needs an overlay: backend="plain" keeps no softmax')
         self.backend = backend
         self.body = choose(Softmax, backend, self.X, self.y, self.n_classes)
 
@@ -165,6 +171,11 @@ class SoftmaxRegression(Objective):
         index = like(self.X, index if on_device(index) else np.asarray(index))
         if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
             raise ValueError(f"index must be a nonempty vector of integers, got {index!r}")
+        # On a GPU the host would have to wait.
+        if not on_device(index) and not 0 <= index.min() <= index.max() < len(self.y):
+            raise ValueError(
+                f"index must lie in 0 … {len(self.y) - 1}, got {index.min()} … {index.max()}"
+            )
         part = object.__new__(SoftmaxRegression)
         part.__dict__.update(self.__dict__, X=self.X[index], y=self.y[index])
         # A kernel would not repay what it has to prepare.
@@ -206,6 +217,11 @@ class SoftmaxRegression(Objective):
 
     def predict(self, w: Array, X: Array) -> Array:
         """Return the most likely class of each row of `X`, (n,)."""
+        if X.shape[1:] != (self.n_features,):
+            raise ValueError(
+                f"X must have {self.n_features} columns, with a bias where the examples have one "
+                f"(`append_bias`), got shape {X.shape}"
+            )
         return np.argmax(X @ self._matrix(w).T, axis=1)
 
     def whole_dense(self) -> bool:

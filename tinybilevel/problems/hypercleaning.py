@@ -9,11 +9,13 @@ import numpy as np
 
 from tinybilevel.arrays.backend import (
     Array,
+    as_float,
     as_labels,
     as_matrix,
     class_count,
     entries,
     on_device,
+    promote,
     sparse_module,
 )
 from tinybilevel.engine.stability import Stability, largest_curvature
@@ -102,6 +104,8 @@ def hypercleaning(
     X, X_val = as_matrix("X", X), as_matrix("X_val", X_val)
     if X.shape[1] != X_val.shape[1]:
         raise ValueError(f"X and X_val must have as many columns, got {X.shape} and {X_val.shape}")
+    # A kernel computes in one dtype, and would leave a mix to NumPy.
+    X, X_val = (x.astype(promote(X.dtype, X_val.dtype), copy=False) for x in (X, X_val))
     n = X.shape[0]
     y, y_val = as_labels("y", y, n, n_classes), as_labels("y_val", y_val, X_val.shape[0], n_classes)
     if n_classes is None:
@@ -110,13 +114,15 @@ def hypercleaning(
     lower = loss + (1.0 / n) * _ridge(regularization, loss, penalize_bias)
     upper = SoftmaxRegression(_with_bias(X_val), y_val, n_classes, weighted=False, backend=backend)
     start, lam0 = (np.zeros_like(entries(X), shape=size) for size in (loss.size, n))
-    beta = largest_curvature(lower, start, Sigmoid()(lam0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        beta = largest_curvature(lower, start, Sigmoid()(lam0))
+    limit = 2 / beta if beta else np.inf
     if isinstance(step_size, str):
         if step_size != "auto":
             raise ValueError(f'step_size must be a number or "auto", got {step_size!r}')
-        step_size = 1 / beta
+        step_size = limit / 2
     descent = GradientDescent(lower, step_size, initial=start)
-    found = Stability(float(np.max(descent.step_size(0, lam0))), beta, 2 / beta, "w_0")
+    found = Stability(float(np.max(descent.step_size(0, lam0))), beta, limit, "w_0")
     if not found.stable:
         warnings.warn(
             f'the lower level does not settle: {found}, as step_size="auto" has it',
@@ -128,6 +134,7 @@ def hypercleaning(
 
 def append_bias(X: Any) -> Any:
     """Append a column of ones, (n, d) → (n, d + 1); a sparse X stays so."""
+    X = as_matrix("X", X)
     ones = np.ones_like(entries(X), shape=(X.shape[0], 1))
     if not hasattr(X, "tocsr"):
         return np.concatenate([X, ones], axis=1)
@@ -154,4 +161,4 @@ def _ridge(strength: float, loss: SoftmaxRegression, penalize_bias: bool) -> L2P
 
 def rejected(lam: Array, threshold: float = -3.0) -> Array:
     """Return which examples are marked as corrupted: λ_i < −3, a weight under σ(−3) ≈ 0.047."""
-    return lam < threshold
+    return as_float("lam", lam, ndim=1) < threshold
