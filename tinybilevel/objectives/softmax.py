@@ -194,7 +194,7 @@ class SoftmaxRegression(Objective):
 
     def bound(self) -> SoftmaxRegression:
         other = copy.copy(self)
-        other.body = self.body.bound(self.remember if self._rows is None else 0)
+        other.body = self.body.bound(self.remember)
         return other
 
     def grad(self, w: Array, lam: Array) -> Array:
