@@ -26,7 +26,8 @@ def test_divergence_names_step_norm_and_cause():
 
 def test_divergence_of_the_main_job_measures_its_smoothness():
     X, y = np.eye(3), np.arange(3)
-    problem = tb.problems.hypercleaning(X, y, X, y, step_size=1e30, T=30)
+    with pytest.warns(tb.StabilityWarning, match=r"β ≈ 0\.223"):
+        problem = tb.problems.hypercleaning(X, y, X, y, step_size=1e30, T=30)
     # β = ½ (weight) · ⅓ (mean) · ⅓ (softmax at 0) · 4 (largest eigenvalue of XXᵀ) + 2c/3
     message = r"likely cause: step size γ = 1e\+30 against smoothness β ≈ 0\.223"
     with pytest.raises(tb.DivergenceError, match=message):
