@@ -232,7 +232,7 @@ def test_an_option_acts_or_is_refused(options, error, message):
 def test_a_batch_has_rows_that_there_are(backend):
     g = cases.softmax(backend=backend)
     for index, seen in (([0, 5], "0 … 5"), ([-1, 2], "-1 … 2")):
-        with pytest.raises(ValueError, match=f"index must lie in 0 … 4, got {seen}"):
+        with pytest.raises(IndexError, match=f"index must lie in 0 … 4, got {seen}"):
             g.restrict(index)
 
 

@@ -173,7 +173,7 @@ class SoftmaxRegression(Objective):
             raise ValueError(f"index must be a nonempty vector of integers, got {index!r}")
         # On a GPU the host would have to wait.
         if not on_device(index) and not 0 <= index.min() <= index.max() < len(self.y):
-            raise ValueError(
+            raise IndexError(
                 f"index must lie in 0 … {len(self.y) - 1}, got {index.min()} … {index.max()}"
             )
         part = object.__new__(SoftmaxRegression)
