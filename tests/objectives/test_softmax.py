@@ -195,16 +195,22 @@ def test_a_hypergradient_is_the_same_by_either_backend(dtype, density):
     assert compiled.grad.dtype == dtype
 
 
-def test_a_mix_of_dtypes_goes_to_the_plain_bodies():
+@pytest.mark.parametrize("double", ["w", "lam", "v"])
+def test_a_mix_of_dtypes_goes_to_the_blocks(double):
     pytest.importorskip("numba")
     X = cases.normal(0, 6, 4, dtype=np.float32)
-    y, w, lam = [0, 1, 2, 0, 1, 2], cases.normal(2, 12), np.arange(6.0)
-    calls = [
-        cases.objective_calls(tb.SoftmaxRegression(X, y, backend=b), w, lam)
-        for b in ("numpy", "numba")
-    ]
-    cases.assert_same(*calls)
-    assert calls[1]["grad"].dtype == np.float64
+    y, w, v = [0, 1, 2, 0, 1, 2], *cases.normal(2, 2, 12, dtype=np.float32)
+    given = {"w": w, "lam": np.arange(6, dtype=np.float32), "v": v}
+    given[double] = given[double].astype(np.float64)
+    w, lam, v = given.values()
+    calls = []
+    for backend in ("numpy", "numba"):
+        g = tb.SoftmaxRegression(X, y, backend=backend)
+        calls.append([g.losses(w), g.grad(w, lam), *g.grad_vjp(w, lam, v)])
+    for a, b in zip(*calls, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert calls[1][2].dtype == np.float64
 
 
 def test_whole_numbers_are_labels_and_all_classes_may_be_named():

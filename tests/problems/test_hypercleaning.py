@@ -1,4 +1,5 @@
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -209,13 +210,22 @@ def test_data_that_change_later_change_nothing(make, backend):
         np.testing.assert_array_equal(now, then)
 
 
-def test_the_data_are_copied_once():
-    problem = tb.problems.hypercleaning(X, Y, X_VAL, Y_VAL, backend="numpy")
-    loss = problem.transition.objective.terms[0][1]
-    assert not loss.X.flags.writeable
-    assert loss.X.base is None or not isinstance(loss.X.base, np.ndarray)
-    fixed = loss.X
-    assert tb.SoftmaxRegression(fixed, Y).X is fixed
+@pytest.mark.parametrize("make", [np.array, csr_array], ids=["dense", "sparse"])
+def test_the_data_are_copied_once(make, monkeypatch):
+    made, append_bias = [], tb.problems.append_bias
+
+    def noted(X):
+        made.append(append_bias(X))
+        return made[-1]
+
+    # `tb.problems.hypercleaning` is the function, and hides its module.
+    module = sys.modules[tb.problems.hypercleaning.__module__]
+    monkeypatch.setattr(module, "append_bias", noted)
+    problem = tb.problems.hypercleaning(make(X), Y, make(X_VAL), Y_VAL, backend="numpy")
+    for X_made, loss in zip(
+        made, (problem.transition.objective.terms[0][1], problem.upper), strict=True
+    ):
+        assert np.shares_memory(X_made.data, loss.X.data)
 
 
 def test_a_mix_of_precisions_is_one_before_anything_runs():

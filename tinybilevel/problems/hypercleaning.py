@@ -14,7 +14,6 @@ from tinybilevel.arrays.backend import (
     as_matrix,
     class_count,
     entries,
-    on_device,
     promote,
     sparse_module,
 )
@@ -146,8 +145,9 @@ def _with_bias(X: Any) -> Any:
     """Return X with its bias, which nobody else holds: no other copy is needed to keep it."""
     X = append_bias(X)
     for part in (X.data, X.indices, X.indptr) if hasattr(X, "tocsr") else (X,):
-        if not on_device(part):
+        while isinstance(part, np.ndarray):  # what it is a view of as well
             part.flags.writeable = False
+            part = part.base
     return X
 
 
