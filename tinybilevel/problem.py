@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, as_float, cast, moved, on_device
+from tinybilevel.arrays.backend import Array, cast, moved, on_device
+from tinybilevel.arrays.checks import as_count, as_float
 from tinybilevel.maps import HyperMap, Identity
 from tinybilevel.objectives import Objective
 from tinybilevel.transitions import Transition

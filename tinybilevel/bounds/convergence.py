@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_count
 from tinybilevel.bounds.assumptions import at
 from tinybilevel.bounds.readable import Readable
 from tinybilevel.methods.base import Method

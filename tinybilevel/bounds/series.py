@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_count
 from tinybilevel.bounds.assumptions import Assumption, at, proposition_3_1_assumptions
 from tinybilevel.bounds.readable import Readable
 from tinybilevel.measure.constants import Constants, measure, step_size

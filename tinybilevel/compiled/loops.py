@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, check_shape, on_device, promote, to_numpy
+from tinybilevel.arrays.backend import Array, on_device, promote, to_numpy
+from tinybilevel.arrays.checks import check_shape
 from tinybilevel.engine.dynamics import Cost
 from tinybilevel.maps import HyperMap, Identity
 from tinybilevel.methods.hypergradient import Hypergradient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinybilevel.arrays.backend import as_count
+from tinybilevel.arrays.checks import as_count
 
 __all__ = ["as_generator"]
 

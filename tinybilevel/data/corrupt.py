@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinybilevel.arrays.backend import as_count, as_labels, class_count
+from tinybilevel.arrays.checks import as_count
+from tinybilevel.arrays.labels import as_labels, class_count
 from tinybilevel.data._seed import as_generator
 
 __all__ = ["corrupt_labels"]

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tinybilevel.arrays.backend import as_count, as_labels
+from tinybilevel.arrays.checks import as_count
+from tinybilevel.arrays.labels import as_labels
 from tinybilevel.data._seed import as_generator
 from tinybilevel.data.idx import DataError
 

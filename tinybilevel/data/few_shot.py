@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tinybilevel.arrays.backend import as_count
+from tinybilevel.arrays.checks import as_count
 from tinybilevel.data._seed import as_generator
 from tinybilevel.data.dataset import Dataset
 from tinybilevel.data.idx import DataError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinybilevel.arrays.backend import as_count, as_float
+from tinybilevel.arrays.checks import as_count, as_float
 from tinybilevel.data._seed import as_generator
 from tinybilevel.data.dataset import Dataset, Split
 from tinybilevel.data.idx import DataError

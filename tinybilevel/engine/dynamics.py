@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float, check_pair, check_shape, promote
+from tinybilevel.arrays.backend import Array, promote
+from tinybilevel.arrays.checks import as_float, check_pair, check_shape
 from tinybilevel.engine.stability import stability
 from tinybilevel.errors import DivergenceError
 from tinybilevel.problem import BilevelProblem

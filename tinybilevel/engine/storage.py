@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import comb, isqrt
 
-from tinybilevel.arrays.backend import Array, as_count
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_count
 from tinybilevel.engine.dynamics import Dynamics
 
 __all__ = ["Binomial", "Checkpoint", "Ring", "Storage"]

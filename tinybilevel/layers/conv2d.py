@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tinybilevel.arrays.backend import Array, as_count
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_count
 from tinybilevel.layers.base import Params, Shape
 from tinybilevel.layers.bilinear import Bilinear
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float, check_shape
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_float, check_shape
 from tinybilevel.layers.network import Network
 from tinybilevel.maps.base import HyperMap
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float, check_shape, frozen
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_float, check_shape, frozen
 from tinybilevel.maps.base import HyperMap
 
 __all__ = ["Affine"]

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, as_float, check_shape
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_count, as_float, check_shape
 from tinybilevel.maps.base import HyperMap, Identity, require_map
 from tinybilevel.products import Missing
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, check_shape
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_count, check_shape
 from tinybilevel.maps.base import HyperMap
 
 __all__ = ["Symmetric"]

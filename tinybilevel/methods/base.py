@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float, like, moved
+from tinybilevel.arrays.backend import Array, like, moved
+from tinybilevel.arrays.checks import as_float
 from tinybilevel.engine.dynamics import Cost, Dynamics
 from tinybilevel.engine.stability import check
 from tinybilevel.methods.hypergradient import Hypergradient

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, check_shape, to_numpy
+from tinybilevel.arrays.backend import Array, to_numpy
+from tinybilevel.arrays.checks import check_shape
 from tinybilevel.engine.dynamics import Cost, Dynamics
 from tinybilevel.problem import BilevelProblem
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, on_device
+from tinybilevel.arrays.backend import Array, on_device
+from tinybilevel.arrays.checks import as_count
 from tinybilevel.engine.dynamics import Dynamics
 from tinybilevel.errors import ConvergenceWarning
 from tinybilevel.methods.base import lacks

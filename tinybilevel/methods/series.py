@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_count
 from tinybilevel.engine.dynamics import Dynamics
 from tinybilevel.engine.reverse import backward
 from tinybilevel.engine.storage import Ring

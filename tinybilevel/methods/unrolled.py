@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_count
 from tinybilevel.engine.dynamics import Dynamics
 from tinybilevel.engine.reverse import backward, partial_sums
 from tinybilevel.engine.storage import Ring, Storage, require_storage

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import (
-    Array,
-    Movable,
+from tinybilevel.arrays.backend import Array, Movable
+from tinybilevel.arrays.checks import (
     block_size,
     call_user,
     check_pair,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tinybilevel.arrays.backend import Array, check_shape
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import check_shape
 from tinybilevel.objectives.linear import LinearLoss
 
 __all__ = ["LeastSquares"]

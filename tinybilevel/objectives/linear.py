@@ -7,16 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinybilevel.arrays.backend import (
-    Array,
-    as_examples,
-    as_float,
-    check_shape,
-    frozen,
-    like,
-    on_device,
-    promote,
-)
+from tinybilevel.arrays.backend import Array, like, on_device, promote
+from tinybilevel.arrays.checks import as_examples, as_float, check_shape, frozen
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["LinearLoss"]

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_examples, check_shape, to_numpy
+from tinybilevel.arrays.backend import Array, to_numpy
+from tinybilevel.arrays.checks import as_examples, check_shape
 from tinybilevel.maps import Sigmoid, Softplus
 from tinybilevel.objectives.linear import LinearLoss
 

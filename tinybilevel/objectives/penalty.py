@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float, frozen, group_sums, like, to_numpy
+from tinybilevel.arrays.backend import Array, group_sums, like, to_numpy
+from tinybilevel.arrays.checks import as_float, frozen
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["L2Penalty"]

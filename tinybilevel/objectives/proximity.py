@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, block_sums
+from tinybilevel.arrays.backend import Array, block_sums
+from tinybilevel.arrays.checks import as_count
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["ProximityPenalty"]

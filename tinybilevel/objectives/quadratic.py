@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinybilevel.arrays.backend import Array, as_float, check_shape, frozen, promote
+from tinybilevel.arrays.backend import Array, promote
+from tinybilevel.arrays.checks import as_float, check_shape, frozen
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["Quadratic"]

@@ -7,16 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import (
-    Array,
-    as_count,
-    as_examples,
-    as_labels,
-    class_count,
-    like,
-    on_device,
-    one_hot,
-)
+from tinybilevel.arrays.backend import Array, like, on_device
+from tinybilevel.arrays.checks import as_count, as_examples
+from tinybilevel.arrays.labels import as_labels, class_count, one_hot
 from tinybilevel.objectives.base import Objective
 from tinybilevel.objectives.overlays import choose
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float, check_shape, like, to_numpy
+from tinybilevel.arrays.backend import Array, like, to_numpy
+from tinybilevel.arrays.checks import as_float, check_shape
 
 __all__ = ["Projection", "box"]
 

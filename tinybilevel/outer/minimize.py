@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, call_user
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_count, call_user
 from tinybilevel.errors import DivergenceError, missing_extra
 from tinybilevel.methods.base import Method
 from tinybilevel.methods.hypergradient import Hypergradient

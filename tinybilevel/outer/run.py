@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, check_shape, like
+from tinybilevel.arrays.backend import Array, like
+from tinybilevel.arrays.checks import check_shape
 from tinybilevel.errors import DivergenceError
 from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.outer.checkpoint import load_arrays, save_arrays

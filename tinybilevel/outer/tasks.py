@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, check_shape, promote, to_numpy
+from tinybilevel.arrays.backend import Array, promote, to_numpy
+from tinybilevel.arrays.checks import check_shape
 from tinybilevel.engine.dynamics import Cost
 from tinybilevel.errors import DivergenceError
 from tinybilevel.methods.base import Method

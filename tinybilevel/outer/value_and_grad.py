@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float, to_numpy
+from tinybilevel.arrays.backend import Array, to_numpy
+from tinybilevel.arrays.checks import as_float
 from tinybilevel.errors import DivergenceError
 from tinybilevel.methods.base import Method
 from tinybilevel.problem import BilevelProblem

@@ -7,16 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import (
-    Array,
-    as_float,
-    as_labels,
-    as_matrix,
-    class_count,
-    entries,
-    promote,
-    sparse_module,
-)
+from tinybilevel.arrays.backend import Array, entries, promote, sparse_module
+from tinybilevel.arrays.checks import as_float, as_matrix
+from tinybilevel.arrays.labels import as_labels, class_count
 from tinybilevel.engine.stability import Stability, largest_curvature
 from tinybilevel.errors import StabilityWarning
 from tinybilevel.maps import Sigmoid

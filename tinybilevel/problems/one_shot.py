@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_float
 from tinybilevel.layers import (
     BatchNorm,
     Conv2d,

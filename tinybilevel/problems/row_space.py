@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_float
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_float
 
 __all__ = ["RowSpace"]
 

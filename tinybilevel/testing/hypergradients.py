@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count
+from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_count
 from tinybilevel.methods.base import Method
 from tinybilevel.methods.unrolled import KRMD
 from tinybilevel.problem import BilevelProblem

@@ -8,9 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinybilevel.arrays.backend import (
-    Array,
-    Movable,
+from tinybilevel.arrays.backend import Array, Movable
+from tinybilevel.arrays.checks import (
     as_count,
     as_float,
     block_size,

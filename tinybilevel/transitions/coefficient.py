@@ -8,16 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinybilevel.arrays.backend import (
-    Array,
-    Movable,
+from tinybilevel.arrays.backend import Array, Movable, block_sums, promote
+from tinybilevel.arrays.checks import (
     as_count,
     as_float,
     block_size,
-    block_sums,
     check_shape,
     frozen,
-    promote,
     take_block,
 )
 

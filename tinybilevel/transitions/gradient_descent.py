@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, bound, moved, on_device
+from tinybilevel.arrays.backend import Array, bound, moved, on_device
+from tinybilevel.arrays.checks import as_count
 from tinybilevel.objectives import Objective
 from tinybilevel.products import Missing
 from tinybilevel.transitions.base import Transition

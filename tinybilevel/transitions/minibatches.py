@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, as_count, frozen, like, to_numpy
+from tinybilevel.arrays.backend import Array, like, to_numpy
+from tinybilevel.arrays.checks import as_count, frozen
 from tinybilevel.objectives import Objective
 
 __all__ = ["FreshMinibatches", "as_batches", "minibatches"]
