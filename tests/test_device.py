@@ -148,8 +148,9 @@ def test_the_host_does_not_wait_within_the_loops(make, method, stand_in):
         lam, before = problem.lam0, (counts.waits, counts.copies)
         method(problem, lam)
         waits.add((counts.waits - before[0], counts.copies - before[1]))
-    # Checks of λ and of the result, the value, and the norms of α, the only array that comes back.
-    assert waits == {(5, 1)}
+    # Checks of λ, of θ, of how the steps end and of the result, the value, and the norms of α, the
+    # only array that comes back.
+    assert waits == {(7, 1)}
 
 
 def test_lambda_is_copied_to_where_the_problem_lies(device):

@@ -78,8 +78,8 @@ class Dynamics:
         """
         if len(self._moves) < 3:
             return False
-        first, turn, last = (float(product) for product in self._moves)
-        return turn < 0 and last > first
+        first, turn, last = self._moves
+        return bool((turn < 0) & (last > first))
 
     def advance(self, w: Array, start: int, stop: int, work: Array) -> Array:
         """Return w_stop from w = w_start, by turns in the two rows of `work`."""
