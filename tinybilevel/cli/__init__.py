@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="{run,reproduce}", required=True)
     about = parser_settings("solve one problem", "run hypercleaning", "run toy --K 5")
     run = verbs.add_parser("run", **about).add_subparsers(
-        metavar="{hypercleaning,toy}", required=True
+        metavar="{hypercleaning,task-interaction,toy}", required=True
     )
     _hypercleaning(run)
+    _task_interaction(run)
     _toy(run)
     about = parser_settings(
         "a table or figure of the paper", "reproduce figure1", "reproduce table2 --jobs 2"
@@ -179,6 +181,83 @@ def _hypercleaning(run: Any) -> None:
     parser.set_defaults(command=command)
 
 
+def _task_interaction(run: Any) -> None:
+    parser = run.add_parser(
+        "task-interaction",
+        **parser_settings(
+            "learn which linear models should resemble each other, from few examples (seconds; on"
+            "\nthe 100 classes of cifar100 half a minute)",
+            "run task-interaction",
+            "run task-interaction --data mnist --K 25 --out runs/tasks",
+            "run task-interaction --data mnist --K 25 --iterations 300 --out runs/tasks --resume",
+            "run task-interaction --data features.npz --n-train 100 --n-val 100",
+        ),
+    )
+    add = parser.add_argument
+    add(
+        "--data",
+        type=_data,
+        default="digits",
+        metavar="DATA",
+        help="digits, which come with scikit-learn (the default), mnist, fashion, omniglot, cifar10"
+        " or\ncifar100 (as features of a pretrained network), or an .npz file with X and y; see"
+        "\ntinybilevel.data.load_pool",
+    )
+    add("--data-dir", type=Path, help="folder that holds the data; see tinybilevel.data")
+    add(
+        "--K", type=count(1), default=100, help="steps of back-propagation, up to 100 (default 100)"
+    )
+    add("--seed", type=count(0), default=0, help="of the draw (default 0)")
+    own = "default by the data"
+    add("--iterations", type=count(1), help=f"updates of λ in all ({own}: 150, 50 of many classes)")
+    add("--lr", type=positive, help=f"rate of the outer Adam ({own}: 1e-3, 3e-4 of many classes)")
+    add("--n-train", type=count(1), help=f"training examples ({own}: 3 or 5 for each class)")
+    add("--n-val", type=count(1), help=f"validation examples ({own}: as many)")
+    add(
+        "--balanced",
+        action=argparse.BooleanOptionalAction,
+        help=f"as many of each class ({own}: yes, but for cifar10 and cifar100)",
+    )
+    add("--norm", type=positive, help=f"length of each row of features ({own}: 15 or 20)")
+    add(
+        "--project",
+        action="store_true",
+        help="shrink C where its row sums leave what is known to be stable, rather than warn",
+    )
+    _output(parser)
+
+    def command(args: argparse.Namespace) -> None:
+        from tinybilevel.cli.draws import defaults
+        from tinybilevel.cli.folder import default_folder
+        from tinybilevel.cli.task_interaction import Config, run
+
+        if args.data_dir is not None and (args.data == "digits" or args.data.endswith(".npz")):
+            parser.error(f"argument --data-dir: {args.data} is not looked for in a folder")
+        usual = Config(**vars(defaults(args.data)))
+        for name, value in vars(usual).items():
+            if getattr(args, name) is None:
+                setattr(args, name, value)
+        config = _config(Config, args)
+        if args.out is None:
+            named = replace(config, data=Path(args.data).stem)
+            always = "data", "K", "seed"
+            args.out = default_folder("task-interaction", named, *always, usual=usual)
+        run(config, args.out, data_dir=args.data_dir, resume=args.resume, progress=True)
+
+    parser.set_defaults(command=command)
+
+
+def _data(text: str) -> str:
+    from tinybilevel.cli.draws import SETTINGS
+
+    known = [name for name in SETTINGS if not name.endswith("-balanced")]
+    if text not in known and not text.endswith(".npz"):
+        raise argparse.ArgumentTypeError(
+            f"must be {', '.join(known)}, or an .npz file, got {text!r}"
+        )
+    return text
+
+
 def _toy(run: Any) -> None:
     parser = run.add_parser(
         "toy",
@@ -212,7 +291,7 @@ def _config(cls: Any, args: argparse.Namespace) -> Any:
 
 
 def _reproduce(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_subparsers(metavar="{table2,figure1,…,figure5}", required=True)
+    what = parser.add_subparsers(metavar="{table2,table3,figure1,…,figure6}", required=True)
     for name, about in (
         ("figure1", "the graph of f, and both sides of Proposition 3.1"),
         ("figure2", "the descent ratio of Lemma 3.2 along a run, for f and f̃"),
@@ -240,6 +319,17 @@ def _reproduce(parser: argparse.ArgumentParser) -> None:
             f"reproduce {name} --K 1 5 --iterations 100 --out runs/short",
         )
         _runs(what.add_parser(name, **settings), name)
+    for name, about in (
+        ("table3", "task interaction, from few examples"),
+        ("figure6", "how the runs of table3 converge, and the C that they learn"),
+    ):
+        settings = parser_settings(
+            f"{about} (half a minute for a trial of ten classes, two\nminutes of a hundred; what "
+            "is finished is kept and not run again)",
+            f"reproduce {name}",
+            f"reproduce {name} --settings digits --trials 1 --out runs/short",
+        )
+        _trials(what.add_parser(name, **settings), name)
 
 
 def _figure(args: argparse.Namespace) -> None:
@@ -290,6 +380,46 @@ def _runs(parser: argparse.ArgumentParser, name: str) -> None:
     parser.set_defaults(
         command=command,
         kept=lambda args: f"the runs so far are kept in {args.out}/; the same command goes on",
+    )
+
+
+def _trials(parser: argparse.ArgumentParser, name: str) -> None:
+    from tinybilevel.cli.draws import SETTINGS
+
+    cifar = ["cifar10", "cifar100"]
+    most = [*cifar, "cifar10-balanced", "cifar100-balanced", "mnist", "omniglot"]
+    usual = most if name == "table3" else cifar
+    add = parser.add_argument
+    add("--data-dir", type=Path, help="folder that holds cifar/, mnist/, …; see tinybilevel.data")
+    add(
+        "--settings",
+        nargs="+",
+        choices=SETTINGS,
+        default=usual,
+        metavar="NAME",
+        help=f"some of {', '.join(SETTINGS)} (default {' '.join(usual)})",
+    )
+    add("--trials", type=count(1), default=10, help="draws of each, seeds 0, 1, … (default 10)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs/table3"),
+        help="folder of the trials, shared by table3 and figure6 (default runs/table3)",
+    )
+
+    def command(args: argparse.Namespace) -> None:
+        from tinybilevel.cli import figure6, figures, table3
+
+        figures.require_matplotlib()
+        found = table3.all_trials(args.out, args.settings, args.trials, data_dir=args.data_dir)
+        if name == "table3":
+            table3.table3(found, args.out)
+        else:
+            figure6.figure6(found, args.out, args.data_dir)
+
+    parser.set_defaults(
+        command=command,
+        kept=lambda args: f"the trials so far are kept in {args.out}/; the same command goes on",
     )
 
 

@@ -17,6 +17,8 @@ __all__ = [
     "descent_ratios",
     "exact_gradient_norms",
     "graph_and_bias",
+    "interaction",
+    "interaction_curves",
     "learning_curve",
     "rejected_grid",
     "require_matplotlib",
@@ -35,7 +37,7 @@ def require_matplotlib() -> Any:
     return Figure
 
 
-def learning_curve(path: Path, lines: Lines) -> None:
+def learning_curve(path: Path, lines: Lines, gradient: str = "hypergradient") -> None:
     """Draw the validation loss and the norm of the hypergradient against the hyper-iteration."""
     figure = require_matplotlib()(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -51,7 +53,7 @@ def learning_curve(path: Path, lines: Lines) -> None:
             label="exact",
         )
         right.legend()
-    right.set(xlabel="hyper-iteration", ylabel="‖hypergradient‖")
+    right.set(xlabel="hyper-iteration", ylabel=f"‖{gradient}‖")
     figure.savefig(path, dpi=150)
 
 
@@ -181,6 +183,75 @@ def convergence(
         right.semilogy(np.arange(1, len(norm) + 1), norm, color=color, label=f"K = {K}")
     right.set(xlabel="τ", ylabel=r"$\|\mathrm{d}_\lambda f(\lambda_\tau)\|$")
     right.legend(fontsize=8)
+    return _save(figure, stem)
+
+
+def interaction(
+    stem: Path,
+    C: Array,
+    names: Sequence[str],
+    superclasses: Sequence[str] | None,
+    title: str,
+) -> list[Path]:
+    """Draw a matrix between classes as a heat map, ordered by superclass where there are any."""
+    V = len(C)
+    above = superclasses or [""] * V
+    order = sorted(range(V), key=lambda i: (above[i], names[i] if superclasses else i))
+    size = 9 if V > 30 else 4.5 + 0.12 * V
+    figure = require_matplotlib()(figsize=(1.15 * size, size), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(C[np.ix_(order, order)], cmap="magma_r", vmin=0, interpolation="nearest")
+    figure.colorbar(image, label="$C_{ij}$", shrink=0.8)
+    at, labels = [float(k) for k in range(V)], [names[i] for i in order]
+    edges = [k for k in range(1, V) if above[order[k]] != above[order[k - 1]]]
+    if superclasses and V > 30:
+        starts = [0, *edges]
+        at = [(a + b - 1) / 2 for a, b in zip(starts, [*edges, V], strict=True)]
+        labels = [above[order[k]] for k in starts]
+    labels = [label.replace("_", " ") for label in labels]
+    axis.set_xticks(at, labels, rotation=90)
+    axis.set_yticks(at, labels)
+    axis.tick_params(labelsize=4 if len(at) > 30 else 8, length=0)
+    for edge in edges:
+        axis.axhline(edge - 0.5, color="tab:blue", linewidth=0.4)
+        axis.axvline(edge - 0.5, color="tab:blue", linewidth=0.4)
+    axis.set(title=title)
+    return _save(figure, stem)
+
+
+def interaction_curves(stem: Path, panels: Mapping[str, Mapping[str, Lines]]) -> list[Path]:
+    """Draw Figure 6: loss, projected norm and cosine for each K, a row for each data set."""
+    figure = require_matplotlib()(figsize=(11, 3.1 * len(panels)), layout="constrained")
+    for axes, (name, methods) in zip(
+        figure.subplots(len(panels), 3, squeeze=False), panels.items(), strict=True
+    ):
+        for color, (method, lines) in zip(_colors(len(methods)), methods.items(), strict=True):
+
+            def draw(
+                axis: Any, key: str, color: Any = color, lines: Lines = lines, **how: Any
+            ) -> None:
+                known = [line for line in lines if line.get(key) is not None]
+                axis.plot(
+                    [line["iteration"] for line in known],
+                    [line[key] for line in known],
+                    color=color,
+                    **how,
+                )
+
+            draw(axes[0], "loss", label=method)
+            draw(axes[1], "projected_norm")
+            draw(axes[2], "cosine_free")
+            draw(axes[2], "cosine", linestyle="--", linewidth=0.9)
+        axes[0].set(ylabel=f"{name}\nvalidation loss")
+        axes[1].set(ylabel="‖exact projected gradient‖", yscale="log")
+        axes[2].set(ylabel="cosine with the exact one")
+        axes[2].axhline(0, color="black", linewidth=0.6)
+        for axis in axes:
+            axis.set(xlabel="hyper-iteration")
+    figure.axes[0].legend(fontsize=8)
+    axes[2].plot([], [], color="gray", label="free coordinates")
+    axes[2].plot([], [], color="gray", linestyle="--", linewidth=0.9, label="all coordinates")
+    axes[2].legend(fontsize=8)
     return _save(figure, stem)
 
 

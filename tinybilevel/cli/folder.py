@@ -110,8 +110,10 @@ def updates(path: Path) -> int:
     return int(load_arrays(file)["iteration"]) if file.exists() else 0
 
 
-def default_folder(name: str, config: Any, *always: str) -> Path:
-    """Return a folder named by what tells a run from others: `always`, and what is no default.
+def default_folder(name: str, config: Any, *always: str, usual: Any = None) -> Path:
+    """Return a folder named by what tells a run from others: `always`, and what is not `usual`.
+
+    `usual` is a config as well, by default that of all defaults.
 
     Examples
     --------
@@ -119,12 +121,13 @@ def default_folder(name: str, config: Any, *always: str) -> Path:
     >>> default_folder("toy", Config(K=5, T=50), "K").as_posix()
     'runs/toy-K5-T50'
     """
-    parts = [name]
+    parts, usual = [name], type(config)() if usual is None else usual
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        other = value != getattr(usual, field.name)
         if field.name in always and isinstance(value, str):
             parts.append(value)
-        elif field.name in always or (value != field.default and field.name != "iterations"):
+        elif field.name in always or (other and field.name != "iterations"):
             parts.append(f"{field.name}{'' if value is True else value}")
     return Path("runs") / "-".join(parts)
 

@@ -2,70 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from tinybilevel import data
 from tinybilevel.arrays.backend import Array
-from tinybilevel.data.pool import Pool
+from tinybilevel.cli.draws import Setting, draw
 from tinybilevel.methods.unrolled import KRMD, RMD
 from tinybilevel.outer.minimize import Progress, minimize
 from tinybilevel.outer.optimizers import Adam
 from tinybilevel.problem import BilevelProblem
-from tinybilevel.problems import RowSpace, append_bias, interactions, task_interaction
+from tinybilevel.problems import (
+    InteractionMap,
+    RowSpace,
+    append_bias,
+    interactions,
+    task_interaction,
+)
 
-__all__ = ["CONTROLS", "SETTINGS", "Setting", "Trial", "free", "same_row_sums", "trial"]
+__all__ = [
+    "CONTROLS",
+    "Judge",
+    "Trial",
+    "free",
+    "permuted",
+    "projected_norm",
+    "relations",
+    "same_row_sums",
+    "trial",
+]
 
 #: What is compared with learned interactions: none; the same numbers between the wrong pairs; a
 #: matrix with the same row sums and no more structure than they have.
 CONTROLS = ("none", "permuted", "row sums")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Data, how a trial draws from them, and how λ is learned.
-
-    Parameters
-    ----------
-    data : str
-        Name of the pool, a key of `_POOLS`.
-    n_train, n_val : int
-        Examples drawn for each; the rest is for testing.
-    balanced : bool
-        As many of each class.
-    norm : float
-        Length of each row of features.
-    lr : float
-        Rate of the outer Adam, whose λ is projected to λ ≥ 0.
-    iterations : int
-        Updates of λ.
-    """
-
-    data: str
-    n_train: int
-    n_val: int
-    balanced: bool
-    norm: float = 20.0
-    lr: float = 1e-3
-    iterations: int = 150
-
-
-#: The settings of the table, by name.
-SETTINGS = {
-    "cifar10": Setting("cifar10", 50, 50, balanced=False),
-    "cifar10-balanced": Setting("cifar10", 50, 50, balanced=True),
-    "cifar100": Setting("cifar100", 300, 300, balanced=False, lr=3e-4, iterations=50),
-    "cifar100-balanced": Setting("cifar100", 300, 300, balanced=True, lr=3e-4, iterations=50),
-    "mnist": Setting("mnist", 50, 50, balanced=True, norm=15.0),
-    "fashion": Setting("fashion", 50, 50, balanced=True, norm=15.0),
-    "omniglot": Setting("omniglot", 60, 60, balanced=True, norm=15.0),
-    "digits": Setting("digits", 50, 50, balanced=True, norm=15.0),
-}
 
 
 @dataclass
@@ -102,52 +76,6 @@ class Trial:
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
-@lru_cache(maxsize=2)
-def _pool(name: str, norm: float, data_dir: Path | None) -> Pool:
-    if name in ("cifar10", "cifar100"):
-        features = data.cifar10_features if name == "cifar10" else data.cifar100_features
-        return features(data_dir).normalized(norm)
-    load: Callable[..., Any] = {
-        "mnist": data.mnist,
-        "fashion": data.fashion_mnist,
-        "digits": lambda _: data.digits(),
-    }[name]
-    return Pool.of(load(data_dir)).normalized(norm)
-
-
-@lru_cache(maxsize=1)
-def _characters(data_dir: Path | None) -> data.Characters:
-    return data.omniglot(data_dir)
-
-
-def draw(setting: Setting, seed: int, data_dir: Path | None) -> tuple[data.Split, Pool]:
-    """Return a trial's split, and the pool that it is from."""
-    if setting.data != "omniglot":
-        pool = _pool(setting.data, setting.norm, data_dir)
-    else:
-        pool = _two_alphabets(_characters(data_dir), seed).normalized(setting.norm)
-    counts = setting.n_train, setting.n_val
-    return pool.draw(*counts, balanced=setting.balanced, seed=seed), pool
-
-
-def _two_alphabets(characters: data.Characters, seed: int) -> Pool:
-    """Return ten characters of each of two alphabets, twenty drawings each, as pixels."""
-    rng = np.random.default_rng([2, seed])
-    names = np.array(characters.alphabets)
-    large = [name for name in np.unique(names) if (names == name).sum() >= 10]
-    chosen = rng.choice(large, 2, replace=False)
-    rows = [rng.choice(np.flatnonzero(names == a), 10, replace=False) for a in chosen]
-    part = characters.take(np.concatenate(rows))
-    images = part.images.reshape(20 * 20, -1)
-    return Pool(
-        "omniglot",
-        np.divide(images, 255, dtype=np.float32),
-        np.repeat(np.arange(20), 20),
-        tuple(f"{a} {c}" for a, c in zip(part.alphabets, part.characters, strict=True)),
-        part.alphabets,
-    )
-
-
 def trial(
     setting: Setting,
     seed: int,
@@ -180,60 +108,85 @@ def trial(
     dict of str to Trial
         By ``"none"``, ``"K1"``, …, ``"permuted"``, ``"row sums"``.
     """
-    split, pool = draw(setting, seed, data_dir)
-    rows = RowSpace(split.X_train) if len(split.X_train) < split.X_train.shape[1] else None
-    X, X_val, X_test = (
-        part if rows is None else rows.reduce(part)
-        for part in (split.X_train, split.X_val, split.X_test)
-    )
-    V = len(pool.class_names)
-    problem = task_interaction(X, split.y_train, X_val, split.y_val, n_classes=V)
-    test = append_bias(X_test), split.y_test
-    val = append_bias(X_val), split.y_val
-    beta = 0.5 * float(np.linalg.norm(append_bias(X), 2) ** 2 / len(X))
-    run = _Run(problem, setting, val, test, beta, exact_every)
+    judge = Judge.of(setting, seed, data_dir)
     found: dict[str, Trial] = {}
     if "none" in controls:
-        found["none"] = run.learn(problem.T, interact=False)
+        found["none"] = judge.learn(setting, judge.problem.T, exact_every, interact=False)
     for K in Ks:
-        found[f"K{K}"] = run.learn(K)
+        found[f"K{K}"] = judge.learn(setting, K, exact_every)
     if Ks:
-        lam = np.array(found[f"K{max(Ks)}"].lam, problem.lam0.dtype)
+        lam = np.array(found[f"K{max(Ks)}"].lam, judge.problem.lam0.dtype)
         C = interactions(lam)
         if "permuted" in controls:
-            order = np.random.default_rng([1, seed]).permutation(V)
-            found["permuted"] = run.fixed(C[np.ix_(order, order)], lam[-1])
+            found["permuted"] = judge.fixed(permuted(C, seed), lam[-1])
         if "row sums" in controls:
-            found["row sums"] = run.fixed(same_row_sums(C), lam[-1])
+            found["row sums"] = judge.fixed(same_row_sums(C), lam[-1])
     return found
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One problem, and how a λ or a run on it is judged."""
+class Judge:
+    """The problem of one draw, and what a λ scores on it.
+
+    Attributes
+    ----------
+    problem : BilevelProblem
+        That of `tinybilevel.problems.task_interaction`, with fewer columns where there are fewer
+        rows than features.
+    split : Split
+        The examples, in the same columns.
+    pool : Pool
+        Where they are from.
+    """
 
     problem: BilevelProblem
-    setting: Setting
-    val: tuple[Array, Array]
-    test: tuple[Array, Array]
-    beta: float
-    exact_every: int
+    split: data.Split
+    pool: data.Pool
 
-    def accuracy(self, w: Array, part: tuple[Array, Array]) -> float:
-        X, y = part
-        W = w.reshape(-1, X.shape[1])
-        return float(np.mean(np.argmax(X @ W.T, axis=1) == y))
+    @classmethod
+    def of(cls, setting: Setting, seed: int, data_dir: Path | None) -> Judge:
+        """Draw, and set up the problem."""
+        split, pool = draw(setting, seed, data_dir)
+        if len(split.X_train) < split.X_train.shape[1]:
+            rows = RowSpace(split.X_train)
+            split = dataclasses.replace(
+                split,
+                X_train=rows.reduce(split.X_train),
+                X_val=rows.reduce(split.X_val),
+                X_test=rows.reduce(split.X_test),
+            )
+        problem = task_interaction(
+            split.X_train,
+            split.y_train,
+            split.X_val,
+            split.y_val,
+            n_classes=len(pool.class_names),
+        )
+        return cls(problem, split, pool)
 
-    def stability(self, lam: Array) -> float:
+    def test_accuracy(self, w: Array) -> float:
+        return _accuracy(w, self.split.X_test, self.split.y_test)
+
+    def validation_accuracy(self, w: Array) -> float:
+        return _accuracy(w, self.split.X_val, self.split.y_val)
+
+    def row_bound(self, lam: Array) -> float:
         """Return γ(β + 2ρ + 8 max row sum of C)."""
-        rows = float(interactions(lam).sum(axis=1).max())
-        return 0.1 * (self.beta + 2 * float(lam[-1]) + 8 * rows)
+        phi = cast(InteractionMap, self.problem.hyper_map)
+        return phi.bound(np.append(interactions(lam), lam[-1]))
 
-    def learn(self, K: int, interact: bool = True) -> Trial:
-        problem, s = self.problem, self.setting
-        most = np.full_like(problem.lam0, np.inf)
+    def upper_bounds(self, interact: bool = True) -> Array:
+        """Return what λ may be at most: anything, or C = 0."""
+        most = np.full_like(self.problem.lam0, np.inf)
         if not interact:
             most[:-1] = 0
+        return most
+
+    def learn(
+        self, setting: Setting, K: int, exact_every: int = 0, *, interact: bool = True
+    ) -> Trial:
+        """Learn C and ρ, or ρ alone."""
+        problem, most = self.problem, self.upper_bounds(interact)
         best: dict[str, Any] = {"accuracy": -1.0, "loss": np.inf}
         curve: list[dict[str, float]] = []
         bound = 0.0
@@ -241,13 +194,13 @@ class _Run:
         def watch(step: Progress) -> None:
             nonlocal bound
             r, lam = step.hypergradient, step.lam
-            bound = max(bound, self.stability(lam))
-            if (accuracy := self.accuracy(r.w, self.val)) > best["accuracy"]:
+            bound = max(bound, self.row_bound(lam))
+            if (accuracy := self.validation_accuracy(r.w)) > best["accuracy"]:
                 best.update(accuracy=accuracy, w=r.w, lam=lam)
             if r.value < best["loss"]:
                 best.update(loss=r.value, w_loss=r.w)
             entry = {"iteration": step.iteration, "loss": r.value}
-            if self.exact_every and (step.iteration - 1) % self.exact_every == 0:
+            if exact_every and (step.iteration - 1) % exact_every == 0:
                 exact = r.grad if problem.T == K else RMD()(problem, lam).grad
                 entry |= _compare(lam, r.grad, exact, most)
             curve.append(entry)
@@ -255,18 +208,18 @@ class _Run:
         result = minimize(
             problem,
             method=KRMD(K=K),
-            optimizer=Adam(s.lr),
-            iterations=s.iterations,
+            optimizer=Adam(setting.lr),
+            iterations=setting.iterations,
             bounds=(np.zeros_like(most), most),
             callback=watch,
         )
         exact = RMD()(problem, result.lam)
         return Trial(
-            accuracy=self.accuracy(best["w"], self.test),
-            accuracy_best_loss=self.accuracy(best["w_loss"], self.test),
-            accuracy_last=self.accuracy(result.w, self.test),
+            accuracy=self.test_accuracy(best["w"]),
+            accuracy_best_loss=self.test_accuracy(best["w_loss"]),
+            accuracy_last=self.test_accuracy(result.w),
             best_loss=min(best["loss"], result.value),
-            projected_norm=float(np.linalg.norm(exact.grad[free(result.lam, exact.grad, most)])),
+            projected_norm=projected_norm(result.lam, exact.grad, most),
             row_bound=bound,
             seconds=float(result.history["seconds"][-1]),
             lam=np.asarray(best["lam"], float).tolist(),
@@ -278,7 +231,17 @@ class _Run:
         upper = C[np.triu_indices(len(C), 1)]
         lam = np.append(upper, rho).astype(self.problem.lam0.dtype)
         r = KRMD(K=0)(self.problem, lam)
-        return Trial(self.accuracy(r.w, self.test), best_loss=r.value, lam=lam.tolist())
+        return Trial(self.test_accuracy(r.w), best_loss=r.value, lam=lam.tolist())
+
+
+def _accuracy(w: Array, X: Array, y: Array) -> float:
+    X = append_bias(X)
+    return float(np.mean(np.argmax(X @ w.reshape(-1, X.shape[1]).T, axis=1) == y))
+
+
+def projected_norm(lam: Array, grad: Array, most: Array) -> float:
+    """Return the norm of the part of a gradient that the bounds leave."""
+    return float(np.linalg.norm(grad[free(lam, grad, most)]))
 
 
 def free(lam: Array, grad: Array, most: Array) -> Array:
@@ -290,7 +253,7 @@ def _compare(lam: Array, grad: Array, exact: Array, most: Array) -> dict[str, fl
     """Return the projected norm of the exact gradient, and the cosines with the truncated one."""
     moves = free(lam, exact, most)
     return {
-        "projected_norm": float(np.linalg.norm(exact[moves])),
+        "projected_norm": projected_norm(lam, exact, most),
         "cosine_free": _cosine(grad[moves], exact[moves]),
         "cosine": _cosine(grad, exact),
     }
@@ -299,6 +262,12 @@ def _compare(lam: Array, grad: Array, exact: Array, most: Array) -> dict[str, fl
 def _cosine(a: Array, b: Array) -> float:
     scale = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / scale if scale else float("nan")
+
+
+def permuted(C: Array, seed: int) -> Array:
+    """Return the same numbers between the wrong pairs."""
+    order = np.random.default_rng([1, seed]).permutation(len(C))
+    return C[np.ix_(order, order)]
 
 
 def same_row_sums(C: Array) -> Array:
@@ -314,3 +283,26 @@ def same_row_sums(C: Array) -> Array:
     D = np.outer(x, x)
     np.fill_diagonal(D, 0)
     return D.astype(C.dtype)
+
+
+def relations(C: Array, pool: data.Pool, top: int = 10) -> dict[str, Any]:
+    """Say which pairs of classes got weight.
+
+    Returns
+    -------
+    dict
+        ``pairs`` and ``pairs_above_0``, numbers of pairs i < j; ``mean_C``, and where there are
+        superclasses ``mean_C_within`` and ``mean_C_between`` them; ``top``, the pairs of largest
+        C_ij as (name, name, C_ij).
+    """
+    i, j = np.triu_indices(len(C), 1)
+    c = C[i, j].astype(float)
+    found = {"pairs": len(c), "pairs_above_0": int((c > 0).sum()), "mean_C": float(c.mean())}
+    if pool.superclasses is not None:
+        above = np.array(pool.superclasses)
+        within = above[i] == above[j]
+        found |= {"mean_C_within": float(c[within].mean())}
+        found |= {"mean_C_between": float(c[~within].mean())}
+    names = pool.class_names
+    largest = [k for k in np.argsort(-c, kind="stable")[:top] if c[k] > 0]
+    return found | {"top": [(names[i[k]], names[j[k]], float(c[k])) for k in largest]}

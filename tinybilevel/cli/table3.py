@@ -1,9 +1,10 @@
-"""``tinybilevel reproduce table3`` and ``figure6``: task interaction on small draws."""
+"""``tinybilevel reproduce table3``: task interaction on small draws, trial by trial."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
-from tinybilevel.cli.folder import table, write_text
-from tinybilevel.cli.interaction import CONTROLS, SETTINGS, Trial, trial
+from tinybilevel.cli.draws import SETTINGS
+from tinybilevel.cli.folder import table, write_json, write_text
+from tinybilevel.cli.interaction import CONTROLS, Trial, trial
+from tinybilevel.errors import StabilityWarning
 
-__all__ = ["KS", "PAPER", "all_trials", "rows"]
+__all__ = ["KS", "PAPER", "Trials", "all_trials", "rows", "table3"]
 
 #: Depths of the table; 100 = T is the full gradient.
 KS = (1, 5, 25, 100)
@@ -63,14 +66,20 @@ def all_trials(
         file = out / f"{name}.jsonl"
         found[name] = _read(file)[:trials]
         for seed in range(len(found[name]), trials):
-            results = trial(SETTINGS[name], seed, Ks=KS, exact_every=exact_every, data_dir=data_dir)
+            with warnings.catch_warnings():  # told once below, not at each λ
+                warnings.filterwarnings("ignore", "the steps may grow", StabilityWarning)
+                results = trial(
+                    SETTINGS[name], seed, Ks=KS, exact_every=exact_every, data_dir=data_dir
+                )
             found[name].append(results)
             with file.open("a") as lines:
                 line = {k: dataclasses.asdict(v) for k, v in results.items()}
                 lines.write(json.dumps(line) + "\n")
             if progress:
                 scores = "  ".join(f"{k} {100 * v.accuracy:.2f}" for k, v in results.items())
-                print(f"{name}, trial {seed + 1} of {trials}: {scores}", flush=True)
+                bound = max(v.row_bound for v in results.values() if v.curve)
+                note = f"  (steps may grow: bound {bound:.2f}, not below 2)" if bound >= 2 else ""
+                print(f"{name}, trial {seed + 1} of {trials}: {scores}{note}", flush=True)
     return found
 
 
@@ -97,18 +106,17 @@ def rows(results: Sequence[dict[str, Trial]]) -> list[dict[str, Any]]:
         ``method``, ``accuracy``, ``std``, and ``gain`` over no interaction, its standard error
         ``gain_se``; ``best_loss`` and ``last`` likewise as means.
     """
-    base = _column(results, "none", "accuracy")
     table_rows = []
     for method in results[0]:
         accuracy = _column(results, method, "accuracy")
-        gain = accuracy - base
+        gain, error = paired(results, method, "none")
         table_rows.append(
             {
                 "method": method,
                 "accuracy": float(accuracy.mean()),
                 "std": _spread(accuracy),
-                "gain": float(gain.mean()),
-                "gain_se": _spread(gain) / len(gain) ** 0.5,
+                "gain": gain,
+                "gain_se": error,
                 "best_loss_accuracy": float(_column(results, method, "accuracy_best_loss").mean()),
                 "last_accuracy": float(_column(results, method, "accuracy_last").mean()),
                 "loss": float(np.mean([r[method].best_loss for r in results])),
@@ -128,8 +136,8 @@ def _spread(x: Array) -> float:
     return float(x.std(ddof=1)) if len(x) > 1 else float("nan")
 
 
-def table3(found: Trials, out: Path) -> str:
-    """Return Table 3 as text, ours above the paper's, and write it."""
+def table3(found: Trials, out: Path) -> None:
+    """Print and save Table 3: ours with all controls, and the paper's under it."""
     header = (
         "data, method",
         "test acc. %",
@@ -141,36 +149,54 @@ def table3(found: Trials, out: Path) -> str:
         "s",
     )
     lines: list[tuple[str, ...]] = []
+    saved: dict[str, Any] = {}
     for name, results in found.items():
-        lines.append((f"{name}, {len(results)} trials", *[""] * (len(header) - 1)))
-        for row in rows(results):
+        lines.append(_first(f"{name}, {len(results)} trials", "", len(header)))
+        methods = rows(results)
+        known = [{k: v for k, v in row.items() if v == v} for row in methods]  # no NaN in JSON
+        saved[name] = {"trials": len(results), "methods": known}
+        for row in methods:
             lines.append(_line(row))
             K = int(row["method"][1:]) if row["method"][1:].isdigit() else None
             if name in PAPER and K in PAPER[name]:
-                mean, std = PAPER[name][K]
-                lines.append(("    paper", f"{mean:.2f} ± {std:.2f}", *[""] * (len(header) - 2)))
-        lines.append(("  full − permuted", "", _paired(results, "permuted"), *[""] * 5))
-        lines.append(("  full − row sums", "", _paired(results, "row sums"), *[""] * 5))
+                paper = f"{PAPER[name][K][0]:.2f} ± {PAPER[name][K][1]:.2f}"
+                lines.append(_first("    paper", paper, len(header)))
+        for control in ("permuted", "row sums"):
+            gain = paired(results, f"K{max(KS)}", control)
+            saved[name][f"full over {control}"] = dict(
+                zip(("gain", "gain_se") if gain[1] == gain[1] else ("gain",), gain, strict=False)
+            )
+            lines.append((f"  full − {control}", "", _gain(*gain), *[""] * (len(header) - 3)))
     text = table(header, lines)
+    print(text)
     write_text(out / "table3.txt", text + "\n")
-    return text
+    write_json(out / "table3.json", saved)
 
 
-def _paired(results: Sequence[dict[str, Trial]], control: str) -> str:
-    gain = _column(results, f"K{max(KS)}", "accuracy") - _column(results, control, "accuracy")
-    return f"{gain.mean():+.2f} ({_spread(gain) / len(gain) ** 0.5:.2f})"
+def paired(results: Sequence[dict[str, Trial]], method: str, base: str) -> tuple[float, float]:
+    """Return the mean paired gain in test accuracy over trials, in per cent, and its error."""
+    gain = _column(results, method, "accuracy") - _column(results, base, "accuracy")
+    return float(gain.mean()), _spread(gain) / len(gain) ** 0.5
+
+
+def _first(name: str, accuracy: str, columns: int) -> tuple[str, ...]:
+    return (name, accuracy, *[""] * (columns - 2))
+
+
+def _gain(mean: float, error: float) -> str:
+    return f"{mean:+.2f}" + ("" if np.isnan(error) else f" ({error:.2f})")
 
 
 def _line(row: dict[str, Any]) -> tuple[str, ...]:
     def number(x: float, digits: int) -> str:
         return "" if np.isnan(x) else f"{x:.{digits}f}"
 
-    gain = "" if row["method"] == "none" else f"{row['gain']:+.2f} ({row['gain_se']:.2f})"
     name = {f"K{max(KS)}": "full"}.get(row["method"], row["method"].replace("K", "K = "))
+    spread = "" if np.isnan(row["std"]) else f" ± {row['std']:.2f}"
     return (
         f"  {name if row['method'] not in CONTROLS or name == 'none' else f'C {name}'}",
-        f"{row['accuracy']:.2f} ± {row['std']:.2f}",
-        gain,
+        f"{row['accuracy']:.2f}{spread}",
+        "" if name == "none" else _gain(row["gain"], row["gain_se"]),
         number(row["best_loss_accuracy"], 2),
         number(row["last_accuracy"], 2),
         number(row["loss"], 4),
