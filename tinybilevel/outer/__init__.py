@@ -1,8 +1,21 @@
 """The outer loop over λ: `minimize`, its optimizers, its checkpoints, and SciPy's solvers."""
 
+from tinybilevel.outer.combined import Clipped, PerBlock
 from tinybilevel.outer.minimize import minimize
 from tinybilevel.outer.optimizers import SGD, Adam, Optimizer
 from tinybilevel.outer.result import OptimizeResult, Progress
+from tinybilevel.outer.schedules import Cosine
 from tinybilevel.outer.value_and_grad import value_and_grad
 
-__all__ = ["SGD", "Adam", "OptimizeResult", "Optimizer", "Progress", "minimize", "value_and_grad"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "Clipped",
+    "Cosine",
+    "OptimizeResult",
+    "Optimizer",
+    "PerBlock",
+    "Progress",
+    "minimize",
+    "value_and_grad",
+]

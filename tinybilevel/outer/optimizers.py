@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
+from tinybilevel.outer.schedules import Rate, as_rate, check_positive, check_real, rate
 
 __all__ = ["SGD", "Adam", "Optimizer"]
 
@@ -32,10 +32,11 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    lr : float
-        η_0, greater than 0.
+    lr : float or callable
+        η_0, greater than 0; or a function τ → η_τ such as `Cosine`.
     decay : float
-        Exponent, at least 0; 0 keeps the rate.
+        Exponent, at least 0; 0 keeps the rate. A function `lr` is the whole rate: it goes with none
+        but the default, which then does nothing, and 0.
 
     Examples
     --------
@@ -45,20 +46,23 @@ class SGD(Optimizer):
     array([0.9])
     """
 
-    lr: float
+    lr: Rate
     decay: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_positive("lr", self.lr)
-        _check_real("decay", self.decay)
+        as_rate("lr", self.lr)
+        check_real("decay", self.decay)
         if not 0 <= self.decay < np.inf:
             raise ValueError(f"decay must be at least 0 and finite, got {self.decay}")
+        if callable(self.lr) and self.decay not in (0, 0.5):
+            raise ValueError(f"decay goes with a number lr, and lr is a function; got {self.decay}")
 
     def init(self, lam: Array) -> State:
         return {}
 
     def update(self, tau: int, lam: Array, grad: Array, state: State) -> tuple[Array, State]:
-        return lam - self.lr / tau**self.decay * grad, state
+        eta = rate(self.lr, tau) if callable(self.lr) else self.lr / tau**self.decay
+        return lam - eta * grad, state
 
 
 @dataclass(frozen=True)
@@ -67,24 +71,24 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    lr : float
-        Step size, greater than 0.
+    lr : float or callable
+        Step size, greater than 0; or a function τ → step size such as `Cosine`.
     beta1, beta2 : float
         Decay of the two moments, in [0, 1).
     eps : float
         Added to the root of the second moment, greater than 0.
     """
 
-    lr: float = 0.1
+    lr: Rate = 0.1
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        _check_positive("lr", self.lr)
-        _check_positive("eps", self.eps)
+        as_rate("lr", self.lr)
+        check_positive("eps", self.eps)
         for name in ("beta1", "beta2"):
-            _check_real(name, getattr(self, name))
+            check_real(name, getattr(self, name))
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
 
@@ -95,15 +99,5 @@ class Adam(Optimizer):
         m = self.beta1 * state["m"] + (1 - self.beta1) * grad
         s = self.beta2 * state["s"] + (1 - self.beta2) * grad**2
         root = np.sqrt(s / (1 - self.beta2**tau))
-        return lam - self.lr * m / (1 - self.beta1**tau) / (root + self.eps), {"m": m, "s": s}
-
-
-def _check_positive(name: str, x: float) -> None:
-    _check_real(name, x)
-    if not (np.isfinite(x) and x > 0):
-        raise ValueError(f"{name} must be greater than 0 and finite, got {x}")
-
-
-def _check_real(name: str, x: Any) -> None:
-    if isinstance(x, bool) or not isinstance(x, int | float | np.floating | np.integer):
-        raise TypeError(f"{name} must be a number, got {x!r}")
+        step = rate(self.lr, tau) * m / (1 - self.beta1**tau) / (root + self.eps)
+        return lam - step, {"m": m, "s": s}
