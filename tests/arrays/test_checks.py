@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from tinybilevel.arrays import checks
+from tinybilevel.arrays import checks, labels
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -176,3 +176,12 @@ def test_take_block_is_a_view_of_the_right_size():
     assert checks.take_block(lam, slice(1, None), None).size == 3
     with pytest.raises(ValueError, match="of lam must have 2 entries, got 1 of 4"):
         checks.take_block(lam, slice(3, 5), 2)
+
+
+def test_masked_entries_are_no_numbers():
+    masked, whole = np.ma.array([1.0, 2.0], mask=[0, 1]), np.ma.array([1.0, 2.0])
+    with pytest.raises(TypeError, match="lam has masked entries: fill them first"):
+        checks.as_float("lam", masked)
+    with pytest.raises(TypeError, match="y has masked entries: fill them first"):
+        labels.as_labels("y", masked, 2)
+    assert type(checks.as_float("lam", whole)) is np.ndarray

@@ -56,3 +56,11 @@ def test_every_change_but_of_the_start_gives_a_plain_one():
     kept = replace(fast, lam0=[0.0, 1.0])
     assert type(kept) is CompiledProblem
     np.testing.assert_array_equal(tb.RMD()(kept).grad, tb.RMD()(fast, [0.0, 1.0]).grad)
+
+
+def test_nothing_that_a_problem_says_of_lam_is_lost():
+    toy = replace(tb.problems.toy(), bounds=(-0.1, 0.95))
+    fast = tb.compile(toy)
+    assert fast.bounds == (-0.1, 0.95)
+    slow = tb.minimize(toy, method=tb.KRMD(K=5), iterations=1)
+    np.testing.assert_allclose(tb.minimize(fast, method=tb.KRMD(K=5), iterations=1).lam, slow.lam)

@@ -239,3 +239,27 @@ def test_curvature_is_measured_only_where_the_moves_turn_back_and_grow(problem, 
     dynamics = Dynamics(problem, problem.lam0)
     tb.Ring().run(dynamics, 0)
     assert dynamics.restless == restless
+
+
+@pytest.mark.parametrize(
+    ("lam", "message"),
+    [
+        (
+            40.0,
+            r"all states are finite .*; likely cause: step size γ = 0.1 against .* β ≈ 4.71e\+17",
+        ),
+        (500.0, "likely cause: curvature beyond all numbers, as lam is too large"),
+    ],
+)
+def test_growth_is_blamed_where_the_states_are_finite_and_no_step_size_of_0_is_named(lam, message):
+    descent = tb.GradientDescent(tb.L2Penalty(), 0.1, initial=[1.0, 1.0])
+    problem = tb.BilevelProblem(descent, tb.L2Penalty(1.0), T=10, hyper_map=tb.Exp())
+    with pytest.raises(tb.DivergenceError, match=message):
+        tb.RMD()(problem, [lam])
+
+
+def test_no_step_size_is_blamed_for_a_concave_lower_level():
+    descent = tb.GradientDescent(tb.L2Penalty(), 0.1, initial=[1.0, 1.0])
+    problem = tb.BilevelProblem(descent, tb.L2Penalty(1.0), T=10)
+    with pytest.raises(tb.DivergenceError, match=r"; the lower-level iteration diverges$"):
+        tb.RMD()(problem, [-1e68])

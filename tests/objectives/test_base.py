@@ -1,5 +1,7 @@
 """Sums, scaling, blocks of lam, and objectives from plain functions."""
 
+from dataclasses import replace
+
 import cases
 import numpy as np
 import pytest
@@ -261,3 +263,57 @@ def test_a_block_that_does_not_fit_lam_is_refused(block):
 def test_a_block_must_be_a_slice():
     with pytest.raises(TypeError, match=r"block must be a slice, .* got 1"):
         tb.Quadratic(G).on(1)
+
+
+class InPlace(tb.Objective):
+    """½‖w − λ‖², whose product of that name writes into its first argument."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def _touch(self, name, w):
+        if name == self.name:
+            w[-1] = 0
+
+    def value(self, w, lam):
+        self._touch("value", w)
+        return 0.5 * float((w - lam) @ (w - lam))
+
+    def grad(self, w, lam):
+        self._touch("grad", w)
+        return w - lam
+
+    def grad_lam(self, w, lam):
+        self._touch("grad_lam", w)
+        return lam - w
+
+    def grad_vjp(self, w, lam, v):
+        self._touch("grad_vjp", v)
+        return v, -v
+
+    def grad_jvp(self, w, lam, dw, dlam):
+        self._touch("grad_jvp", dlam)
+        return dw - dlam
+
+
+@pytest.mark.parametrize("name", ["value", "grad", "grad_lam", "grad_vjp", "grad_jvp"])
+def test_a_class_of_the_users_cannot_write_into_its_arguments_either(name):
+    descent = tb.GradientDescent(InPlace(name), 0.1, initial=np.ones(2))
+    problem = tb.BilevelProblem(descent, InPlace(name), T=3, lam0=[0.3, 0.4])
+    method = tb.FMD() if name == "grad_jvp" else tb.RMD()
+    with pytest.raises(ValueError, match=rf"^InPlace.{name} wrote into an array that it may only"):
+        method(problem)
+    clean = replace(
+        problem, upper=InPlace(None), transition=tb.GradientDescent(InPlace(None), 0.1, [1, 1])
+    )
+    plain = tb.BilevelProblem(
+        tb.GradientDescent(tb.Quadratic([1.0, 1.0]), 0.1, [1, 1]), tb.Quadratic([1.0, 1.0]), T=3
+    )
+    np.testing.assert_allclose(method(clean).grad, method(plain, [0.3, 0.4]).grad, rtol=1e-15)
+
+
+def test_an_objective_prints_as_a_line():
+    loss = tb.SoftmaxRegression(np.ones((4, 3)), [0, 1, 1, 0])
+    assert repr(loss + 0.5 * tb.L2Penalty(0.1)) == f"1 {loss!r} + 0.5 L2Penalty()"
+    assert repr(tb.Quadratic([1.0, 2.0])) == "Quadratic(G (2,))"
+    assert "X (4, 3)" in repr(loss)

@@ -121,3 +121,13 @@ def test_a_loss_of_your_own_takes_three_formulas():
 
     g = Poisson(X, np.array([0.0, 1, 2, 0, 1, 4]), weighted=True, scale=None)
     tb.testing.assert_objective_derivatives(g, W, LAM, tol=1e-12)
+
+
+def test_a_loss_of_the_users_cannot_write_into_its_scores():
+    class Hasty(tb.LeastSquares):
+        def slope(self, z):
+            z -= self.y
+            return z
+
+    with pytest.raises(ValueError, match=r"^Hasty.slope wrote into an array that it may only read"):
+        Hasty(np.eye(2), [1.0, 2.0]).grad(np.zeros(2), np.ones(2))

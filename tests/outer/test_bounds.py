@@ -110,6 +110,8 @@ def test_both_readings_are_spelled_out():
         ("ab", "got 'ab'"),
         (([0, 0, 0], 1), r"each a number or of shape \(2,\)"),
         (("a", "b"), "bounds must be numbers or None, got 'a'"),
+        ((0, "1"), "bounds must be numbers or None, got '1'"),
+        ([(False, True), (0, 1)], "bounds must be numbers or None, got"),
     ],
 )
 def test_wrong_bounds_are_named(bounds, message):
@@ -159,3 +161,10 @@ def test_a_projection_to_whole_numbers_is_promoted():
     found = Projection((0, 3), lambda lam: np.round(lam).astype(int), TWO)(np.array([0.4, 1.6]))
     np.testing.assert_array_equal(found, [0, 2])
     assert found.dtype == np.float64
+
+
+@pytest.mark.parametrize("bounds", [(None, None), [None, None], [(None, None)] * 2])
+def test_none_and_none_are_no_box_in_either_reading(bounds):
+    low, high = box(bounds, TWO)
+    assert np.isneginf(low).all()
+    assert np.isposinf(high).all()

@@ -282,8 +282,8 @@ def test_an_existing_file_is_never_overwritten(tmp_path):
         ({"warm_start": True}, "belongs to another run"),
         ({"problem": tb.problems.toy(T=50)}, "belongs to another run"),
         ({"optimizer": tb.SGD(0.1)}, "belongs to another run"),
-        ({"problem": tb.problems.toy(step_size=0.11)}, "another problem: at its last λ, f was "),
-        ({"problem": tb.problems.toy(biased=True)}, "another problem: at its last λ, f was "),
+        ({"problem": tb.problems.toy(step_size=0.11)}, "another problem: its data are others"),
+        ({"problem": tb.problems.toy(biased=True)}, "another problem: its data are others"),
         ({"lam0": np.ones(2, np.float32)}, "its lam is .* of float64, this one's .* of float32"),
     ],
 )

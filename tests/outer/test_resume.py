@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinybilevel as tb
-from tinybilevel.outer.checkpoint import load_arrays
+from tinybilevel.outer.checkpoint import load_arrays, save_arrays
 
 METHOD, ADAM = tb.KRMD(K=10), tb.Adam(0.05)
 TOY = tb.problems.toy()
@@ -76,11 +76,15 @@ def test_a_new_callback_and_gtol_act_from_the_first_resumed_update(file):
     assert run(file, iterations=9, gtol=1e9).stopped == "gtol"
 
 
-def test_other_data_are_seen_under_a_warm_start_too(tmp_path):
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [(0.1, 0.2, "its data are"), (lambda t: 0.1, lambda t: 0.2, "at its last λ, f was")],
+)
+def test_other_data_are_seen_under_a_warm_start_too(tmp_path, one, other, message):
     options = {"warm_start": True, "method": tb.KRMD(K=3)}
-    run(tmp_path / "run.npz", problem=tb.problems.toy(T=5), iterations=4, **options)
-    with pytest.raises(ValueError, match="belongs to another problem: at its last λ, f was"):
-        run(tmp_path / "run.npz", problem=tb.problems.toy(T=5, step_size=0.2), **options)
+    run(tmp_path / "run.npz", problem=tb.problems.toy(T=5, step_size=one), iterations=4, **options)
+    with pytest.raises(ValueError, match=f"belongs to another problem: {message}"):
+        run(tmp_path / "run.npz", problem=tb.problems.toy(T=5, step_size=other), **options)
 
 
 @pytest.mark.parametrize("warm_start", [True, "state"])
@@ -244,7 +248,7 @@ def test_fields_that_are_not_compared_or_printed_do_not_count():
 @pytest.mark.parametrize(
     "other",
     [
-        tb.problems.toy(T=5, step_size=1e200),
+        tb.problems.toy(T=5, step_size=lambda t: 1e200),
         replace(
             tb.problems.toy(T=5),
             transition=tb.GradientDescent(
@@ -258,5 +262,61 @@ def test_another_problem_is_named_where_it_cannot_even_be_evaluated(tmp_path, ot
     file = tmp_path / "run.npz"
     options = {"method": tb.KRMD(K=3), "warm_start": warm_start}
     run(file, problem=tb.problems.toy(T=5), iterations=4, **options)
-    with pytest.raises(ValueError, match="belongs to another problem: at its last λ, "):
+    with pytest.raises(ValueError, match=r"belongs to another problem: (at its last λ, |its data)"):
         run(file, problem=other, **options)
+
+
+@pytest.fixture
+def examples():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 8)).astype(np.float32)
+    return X, (X @ rng.standard_normal((8, 3))).argmax(axis=1)
+
+
+def cleaning(X, y, X_val, y_val, **options):
+    return tb.problems.hypercleaning(X, y, X_val, y_val, T=10, **{"step_size": 0.1, **options})
+
+
+def test_one_other_label_is_another_problem_in_float32_too(tmp_path, examples):
+    (X, y), file = examples, tmp_path / "run.npz"
+    options = {"method": tb.KRMD(K=2), "checkpoint": file, "resume": True}
+    tb.minimize(cleaning(X, y, X, y), iterations=3, **options)
+    y2, X2 = y.copy(), X.copy()
+    y2[7] = (y2[7] + 1) % 3
+    X2[7] *= 1.1
+    for other in (
+        cleaning(X, y2, X, y),
+        cleaning(X, y, X, y2),
+        cleaning(X2, y, X, y),
+        cleaning(X, y, X, y, step_size=0.1001),
+        cleaning(X, y, X, y, regularization=1.01e-3),
+    ):
+        with pytest.raises(ValueError, match=r"another problem: its data are others"):
+            tb.minimize(other, iterations=4, **options)
+    rounded = np.nextafter(X, np.float32(9))  # as on another machine
+    assert tb.minimize(cleaning(rounded, y, X, y), iterations=4, **options).iterations == 4
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"lam": np.zeros(3)},
+        {"lam": np.zeros(2, int)},
+        {"best_lam": np.zeros(1)},
+        {"last_good": np.zeros(2, np.float32)},
+        {"iteration": np.array(-3)},
+        {"iteration": np.array(6)},
+        {"iteration": np.array("x")},
+        {"history_value": np.zeros(2)},
+    ],
+)
+def test_arrays_that_no_run_has_left_are_damage(file, damage):
+    save_arrays(file, {**load_arrays(file), **damage})
+    with pytest.raises(ValueError, match=r"run.npz is damaged: its arrays do not fit together"):
+        run(file, iterations=7)
+
+
+def test_a_history_of_nan_is_of_no_problem(file):
+    save_arrays(file, {**load_arrays(file), "history_value": np.full(5, np.nan)})
+    with pytest.raises(ValueError, match=r"at its last λ, f was nan; here it is"):
+        run(file, iterations=7)

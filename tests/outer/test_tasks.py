@@ -1,5 +1,6 @@
 """Many problems in one outer loop, new minibatches and states that are carried."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -140,3 +141,36 @@ def test_fresh_minibatches_resume_bit_for_bit(tmp_path):
     resumed = tb.minimize(iterations=9, checkpoint=tmp_path / "run.npz", resume=True, **options)
     np.testing.assert_array_equal(resumed.lam, whole.lam)
     assert resumed.value == whole.value
+
+
+def test_tasks_must_agree_on_their_bounds():
+    boxes = [replace(TOY, bounds=b) for b in ((-1, 1), (np.full(2, -1), np.ones(2)), None)]
+    with pytest.raises(ValueError, match=r"those of problem\[0\] and problem\[2\] differ, \(-1, 1"):
+        tb.minimize([boxes[0], boxes[0], boxes[2]])
+    tb.minimize(boxes[1:2] * 2, iterations=1)
+    tb.minimize(boxes, iterations=1, bounds=(-1, 1))
+
+
+def test_the_mean_has_a_short_text_and_the_largest_lower_gradient():
+    seen = []
+    tb.minimize(THREE, method=tb.RMD(), iterations=1, callback=seen.append)
+    r, each = seen[0].hypergradient, [tb.RMD()(p) for p in THREE]
+    assert repr(r).endswith("], w=3 tasks, K=100)")
+    assert "<td>3 tasks</td>" in r._repr_html_()
+    for kept in (pickle.loads(pickle.dumps(r)), r):
+        assert kept.lower_grad_norm == max(e.lower_grad_norm for e in each)
+        assert kept.lower_grad_ratio == max(e.lower_grad_ratio for e in each)
+
+
+class Solver(tb.RMD):
+    """Says how well it did: the better the longer the horizon is."""
+
+    def _evaluate(self, dynamics):
+        T = dynamics.T
+        return replace(super()._evaluate(dynamics), residual=1 / T, converged=T > 10)
+
+
+def test_the_mean_is_as_good_as_the_worst_of_its_tasks():
+    seen = []
+    tb.minimize(THREE, method=Solver(), iterations=1, callback=seen.append)
+    assert (seen[0].hypergradient.residual, seen[0].hypergradient.converged) == (0.1, False)

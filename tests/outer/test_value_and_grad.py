@@ -105,3 +105,15 @@ def test_wrong_arguments_are_named(args, error, message):
 def test_another_word_for_divergence_is_refused():
     with pytest.raises(ValueError, match='on_divergence must be "raise" or "inf", got \'ignore\''):
         tb.value_and_grad(TOY, tb.RMD(), on_divergence="ignore")
+
+
+def test_a_truncated_method_that_cannot_see_w_0_says_so_once():
+    problem = tb.BilevelProblem(
+        tb.GradientDescent(tb.L2Penalty(0.5), 0.1, initial=slice(0, 2)), TOY.upper, T=3
+    )
+    fun = tb.value_and_grad(problem, tb.KRMD(K=3))
+    with pytest.warns(tb.TruncationWarning, match="leaves out what comes through it") as caught:
+        fun([1.0, 1.0])
+    assert caught[0].filename == __file__
+    fun([1.0, 2.0])
+    tb.value_and_grad(problem, tb.RMD())([1.0, 1.0])

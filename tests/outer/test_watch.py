@@ -7,6 +7,7 @@ import pytest
 
 import tinybilevel as tb
 from tinybilevel.outer.derivatives import wrong_derivatives
+from tinybilevel.outer.watch import Watch
 
 TOY = tb.problems.toy()
 UPPER = tb.Objective.from_functions(
@@ -280,3 +281,27 @@ def test_compiled_problems_are_carried_and_averaged_like_the_others():
             for p in (compiled, plain)
         )
         np.testing.assert_allclose(a.lam, b.lam, rtol=1e-10)
+
+
+def test_of_two_equal_values_the_first_is_the_best():
+    class Away(tb.Optimizer):
+        def init(self, lam):
+            return {}
+
+        def update(self, iteration, lam, grad, state):
+            return -lam, state
+
+    problem = tb.BilevelProblem(  # f = ‖ŵ*‖² is even in λ
+        tb.GradientDescent(tb.Quadratic([1.0, 1.0]), 0.5, initial=[0.0, 0.0]), tb.L2Penalty(1.0), 3
+    )
+    result = tb.minimize(problem, [1.0, 2.0], optimizer=Away(), iterations=3)
+    np.testing.assert_array_equal(result.best_lam, [1.0, 2.0])
+
+
+def test_where_f_is_0_at_first_a_small_one_is_not_far_above():
+    watch, calm, wild = Watch(tb.RMD(), False), TOY, tb.problems.toy(step_size=5.0, T=1)
+    r = tb.RMD()(TOY)
+    watch([calm], TOY.lam0, [r], 0.0, False)
+    watch([wild], TOY.lam0, [r], 0.009, False)
+    with pytest.warns(tb.StabilityWarning):
+        watch([wild], TOY.lam0, [r], 0.011, False)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -135,3 +137,22 @@ def test_the_row_space_of_more_rows_than_features_is_a_rotation():
 def test_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        ([0, 1, 24999, 0, 1, 1, 0], ValueError, "y and y_val has only 4 different labels, but the"),
+        (list("abcabca"), TypeError, "y must be whole numbers 0 … C−1, got <U1"),
+        ([np.nan] * 7, ValueError, "y must be whole numbers 0 … C−1, got nan"),
+        (Y[1:], ValueError, "y must be 7 integers, got shape"),
+    ],
+)
+def test_labels_that_are_refused(y, error, message):
+    with pytest.raises(error, match=message):
+        tb.problems.task_interaction(X, y, X_VAL, Y_VAL)
+
+
+def test_labels_may_be_whole_floats():
+    whole = tb.problems.task_interaction(X, Y.astype(float), X_VAL, Y_VAL.astype(float), T=3)
+    assert tb.RMD()(whole, LAM).value == tb.RMD()(replace(problem(), T=3), LAM).value

@@ -143,3 +143,19 @@ def test_a_jvp_of_initial_of_the_wrong_shape_is_named():
 def test_a_read_only_start_is_kept_as_it_is():
     start = cases.frozen([1.0, 2.0])
     assert tb.GradientDescent(G, 0.1, start).fixed_start() is start
+
+
+def test_a_class_of_the_users_cannot_write_into_the_state():
+    class InPlace(tb.Transition):
+        def step(self, t, w, lam):
+            w -= 0.1 * (w - lam)
+            return w
+
+        def vjp(self, t, w, lam, alpha):
+            return 0.9 * alpha, 0.1 * alpha
+
+    problem = tb.BilevelProblem(InPlace(np.ones(2)), tb.L2Penalty(1.0), T=3, lam0=[0.3, 0.4])
+    with pytest.raises(
+        ValueError, match=r"^InPlace.step wrote into an array that it may only read"
+    ):
+        tb.RMD()(problem)

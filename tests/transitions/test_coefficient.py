@@ -202,3 +202,8 @@ def test_one_learned_value_for_each_entry_takes_no_loop():
     np.testing.assert_array_equal(c(0, lam), lam)
     np.testing.assert_array_equal(c.pull(u, lam), u)
     assert len(repr(c)) < 60
+
+
+def test_what_is_wrong_can_be_printed():
+    assert repr(tb.PerEntry(0.1)) == "PerEntry(<1 values>)"
+    assert repr(tb.PerStep(0.1)) == "PerStep(<1 values>)"

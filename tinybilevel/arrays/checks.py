@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from functools import partial, wraps
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,9 @@ __all__ = [
     "check_shape",
     "frozen",
     "owned",
+    "reads_only",
     "take_block",
+    "unmasked",
 ]
 
 
@@ -59,7 +63,7 @@ def as_float(name: str, x: Any, *, ndim: int | None = None, finite: bool = True)
     """
     if hasattr(x, "tocsr"):
         raise TypeError(f"{name} must be a dense array, got a sparse {type(x).__name__}")
-    x = x if on_device(x) else np.asarray(x)
+    x = x if on_device(x) else unmasked(name, x)
     if x.dtype.kind in "iu":
         x = _as_exact_float(name, x)
     if x.dtype not in FLOATS:
@@ -70,6 +74,13 @@ def as_float(name: str, x: Any, *, ndim: int | None = None, finite: bool = True)
     if finite and not bool(np.isfinite(x).all()):
         raise ValueError(f"{name} must be finite, got {int((~np.isfinite(x)).sum())} NaN or inf")
     return x
+
+
+def unmasked(name: str, x: Any) -> Array:
+    """Return `x` as an array, unless NumPy would take what a mask hides for numbers."""
+    if np.ma.is_masked(x):
+        raise TypeError(f"{name} has masked entries: fill them first (x.filled(…))")
+    return np.asarray(x)
 
 
 def as_examples(name: str, X: Any) -> Any:
@@ -192,6 +203,26 @@ def call_user(name: str, function: Any, *args: Any) -> Any:
             f"{name} wrote into an array that it may only read, such as its arguments: write into "
             f"a copy (w = w.copy()), or make a new array"
         ) from error
+
+
+def reads_only(cls: type, *names: str) -> None:
+    """Have these methods of a user's class, where it writes them, see arrays as `call_user` does.
+
+    For ``__init_subclass__`` of what a user derives from; the package's own classes stay as they
+    are.
+    """
+    if cls.__module__.split(".")[0] != "tinybilevel":
+        for name in names:
+            if isinstance(method := vars(cls).get(name), FunctionType):
+                setattr(cls, name, _reading(f"{cls.__name__}.{name}", method))
+
+
+def _reading(name: str, method: Any) -> Any:
+    @wraps(method)
+    def reads(self: Any, *args: Any, **options: Any) -> Any:
+        return call_user(name, partial(method, self, **options), *args)
+
+    return reads
 
 
 def _only_to_read(x: Any) -> Any:

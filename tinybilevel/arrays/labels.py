@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, to_numpy
-from tinybilevel.arrays.checks import as_count, frozen
+from tinybilevel.arrays.backend import Array, on_device, to_numpy
+from tinybilevel.arrays.checks import as_count, frozen, unmasked
 
 __all__ = ["as_labels", "class_count", "one_hot"]
 
@@ -44,7 +44,7 @@ def as_labels(name: str, y: Any, n: int, n_classes: int | None = None) -> Array:
     >>> as_labels("y", [0.0, 2.0], 2)
     array([0, 2])
     """
-    y = np.asarray(to_numpy(y))
+    y = to_numpy(y) if on_device(y) else unmasked(name, y)
     if y.dtype.kind not in "iuf":
         raise TypeError(
             f"{name} must be whole numbers 0 … C−1, got {y.dtype}; to number any labels: "

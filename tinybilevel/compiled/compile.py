@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -106,9 +107,9 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
         return problem
     except ImportError as error:
         raise missing_extra("compile needs Numba", "fast", error) from error
-    f, T, phi, namespace = problem.upper, problem.T, problem.hyper_map, problem.namespace
-    made = loop(kernel, descent, f, T, phi)
-    return CompiledProblem(descent, f, T, phi, problem.lam0, namespace=namespace, loop=made)
+    made = loop(kernel, descent, problem.upper, problem.T, problem.hyper_map)
+    parts = {part.name: getattr(problem, part.name) for part in fields(BilevelProblem)}
+    return CompiledProblem(**parts, loop=made)
 
 
 def _special(problem: BilevelProblem, g: Quadratic) -> bool:

@@ -136,10 +136,12 @@ class Dynamics:
             message = (
                 f"all states are finite (‖w_T‖ = {norm:.3g}), the upper level or a product is not"
             )
+            if norm > 1e6 * max(1, _norm(self.w0)):
+                message += self._cause(0, "")
         else:
             message = (
                 f"the state w_{t + 1} after step t={t} is not finite (norm of the last finite "
-                f"state: {norm:.3g}); {self._cause(t)}"
+                f"state: {norm:.3g})" + self._cause(t, "; the lower-level iteration diverges")
             )
         raise self._diverged(message, t, norm)
 
@@ -158,10 +160,15 @@ class Dynamics:
             norm = _norm(w)
         return None, norm
 
-    def _cause(self, t: int) -> str:
+    def _cause(self, t: int, otherwise: str) -> str:
         w = self.transition.readout(self.w0)
-        found = stability(self.problem.transition, self.theta, t, w, "w_0")
-        return "the lower-level iteration diverges" if found is None else f"likely cause: {found}"
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = stability(self.problem.transition, self.theta, t, w, "w_0")
+        if found is None or found.stable:
+            return otherwise
+        if found.limit == 0:
+            return "; likely cause: curvature beyond all numbers, as lam is too large"
+        return f"; likely cause: {found}"
 
 
 def _norm(w: Array) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.labels import as_labels
 
 __all__ = ["CrossEntropy", "Loss", "SquaredError"]
 
@@ -39,12 +40,7 @@ class CrossEntropy(Loss):
     """ℓ = log Σ_c exp(s_c) − s_y: the softmax cross-entropy. Its gradient is P − onehot(y)."""
 
     def check(self, y: Any, n: int, outputs: int) -> Array:
-        y = np.asarray(y)
-        if y.shape != (n,) or y.dtype.kind not in "iu":
-            raise ValueError(f"y must be {n} integers, got shape {y.shape} of {y.dtype}")
-        if y.size and not (y.min() >= 0 and y.max() < outputs):
-            raise ValueError(f"y must lie in 0 … {outputs - 1}, got {y.min()} … {y.max()}")
-        return y.astype(np.intp)
+        return as_labels("y", y, n, outputs)
 
     def value(self, s: Array, y: Array) -> float:
         top = s.max(axis=1)

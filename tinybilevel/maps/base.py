@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, Movable
+from tinybilevel.arrays.checks import reads_only
 from tinybilevel.products import Missing, writes
 
 __all__ = ["HyperMap", "Identity", "require_map"]
@@ -28,6 +29,10 @@ class HyperMap(Movable):
 
     ``P = N``, where `out_size` does not say otherwise.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        reads_only(cls, "__call__", "vjp", "jvp")
 
     def out_size(self, n: int) -> int:
         """Return P for N = n."""

@@ -18,6 +18,7 @@ from tinybilevel.arrays.checks import (
     check_pair,
     check_shape,
     owned,
+    reads_only,
     take_block,
 )
 from tinybilevel.products import Missing, writes
@@ -53,6 +54,15 @@ class Objective(Movable):
     n_lam: int | None = None
     #: NumPy leaves ``np.float64(2) * g`` to `__rmul__`.
     __array_ufunc__ = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        reads_only(cls, "value", "grad", "grad_lam", "grad_vjp", "grad_jvp")
+
+    def __repr__(self) -> str:
+        parts = [(name, x) for name, x in vars(self).items() if not name.startswith("_")]
+        shown = [f"{name} {x.shape}" for name, x in parts if getattr(x, "ndim", 0)]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def value(self, w: Array, lam: Array) -> float:
         """Return g(w, λ)."""
@@ -243,6 +253,9 @@ class Sum(Objective):
         if len(sizes) > 1:
             raise ValueError(f"the terms of a sum see different sizes of lam: {sorted(sizes)}")
         self.n_lam = sizes.pop() if sizes else None
+
+    def __repr__(self) -> str:
+        return " + ".join(f"{c:.4g} {g!r}" for c, g in self.terms)
 
     def lacking(self, product: str) -> Missing | None:
         return next(filter(None, (g.lacking(product) for _, g in self.terms)), None)

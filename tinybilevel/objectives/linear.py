@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, like, on_device, promote
-from tinybilevel.arrays.checks import as_examples, as_float, check_shape, frozen
+from tinybilevel.arrays.checks import as_examples, as_float, check_shape, frozen, reads_only
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["LinearLoss"]
@@ -61,6 +61,10 @@ class LinearLoss(Objective):
     >>> g.grad(np.zeros(2), np.ones(2))
     array([ 0., -1.])
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        reads_only(cls, "loss", "slope", "curvature")
 
     def __init__(
         self, X: Any, y: Any, *, weighted: bool = True, scale: float | None = None

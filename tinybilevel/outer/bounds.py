@@ -100,7 +100,7 @@ def box(bounds: Any, lam: Array) -> Box:
         pairs = pairs if sides is None else None
     if pairs is None or sides is None:
         return _checked(sides if pairs is None else pairs, bounds, lam)
-    if all(np.array_equal(*two) for two in zip(pairs, sides, strict=True)):
+    if all(bool((pair == side).all()) for pair, side in zip(pairs, sides, strict=True)):
         return _checked(pairs, bounds, lam)
     meant = [reading for reading in (pairs, sides) if _has_room(reading)]
     if len(meant) == 2:
@@ -136,15 +136,19 @@ def _sides(entries: tuple[Any, ...], lam: Array) -> Box | None:
 
 
 def _tuple(entry: Any) -> tuple[Any, ...]:
-    return tuple(entry) if isinstance(entry, list | tuple | np.ndarray) and np.ndim(entry) else ()
+    sequence = isinstance(entry, list | tuple) or getattr(entry, "ndim", 0) > 0
+    return tuple(entry) if sequence else ()
 
 
 def _numbers(x: Any, missing: float, lam: Array) -> Array:
     x = [missing if y is None else y for y in x] if isinstance(x, list | tuple) else x
     try:
-        return np.asarray(to_numpy(missing if x is None else x), dtype=lam.dtype)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"bounds must be numbers or None, got {x!r}") from error
+        numbers = np.asarray(to_numpy(missing if x is None else x))
+    except ValueError:  # ragged
+        numbers = np.asarray(None)
+    if numbers.dtype.kind not in "iuf":
+        raise ValueError(f"bounds must be numbers or None, got {x!r}")
+    return numbers.astype(lam.dtype)
 
 
 def _has_room(sides: Box) -> bool:

@@ -22,6 +22,7 @@ from tinybilevel.outer.identity import identity
 from tinybilevel.outer.optimizers import Adam, Optimizer
 from tinybilevel.outer.result import OptimizeResult, Progress
 from tinybilevel.outer.run import Run
+from tinybilevel.outer.sketch import sketch
 from tinybilevel.outer.tasks import Tasks
 from tinybilevel.outer.trail import Trail
 from tinybilevel.outer.watch import Watch, warn_of_zero_gradient
@@ -149,7 +150,8 @@ def minimize(
     path = checkpoint_path(checkpoint, resume)
     lam = tasks.check(lam0)
     project = Projection(tasks.bounds if bounds is None else bounds, projection, lam)
-    run = Run(project(lam.copy()), optimizer, Trail(lam, stride))
+    data = None if path is None else sketch(tasks.parts)
+    run = Run(project(lam.copy()), optimizer, Trail(lam, stride), data)
     settings = {
         "method": identity(method),
         "optimizer": identity(optimizer),
@@ -246,7 +248,7 @@ def _check_same_problem(tasks: Tasks, run: Run, path: Path) -> None:
         raise ValueError(f"{path} belongs to another problem: at its last λ, {error}") from error
     was = run.history["value"][-1]
     # Rounding may differ from one machine to another.
-    if abs(here - was) > np.sqrt(np.finfo(at.lam.dtype).eps) * max(abs(here), abs(was)):
+    if not abs(here - was) <= np.sqrt(np.finfo(at.lam.dtype).eps) * max(abs(here), abs(was)):
         raise ValueError(
             f"{path} belongs to another problem: at its last λ, f was {was:.6g}; here it is "
             f"{here:.6g}"

@@ -15,6 +15,7 @@ from tinybilevel.errors import DivergenceError
 from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.outer.checkpoint import load_arrays, save_arrays
 from tinybilevel.outer.optimizers import Optimizer
+from tinybilevel.outer.sketch import same_data
 from tinybilevel.outer.trail import Trail
 
 __all__ = ["Run", "Snapshot"]
@@ -49,10 +50,19 @@ class Run:
         Its state is part of the run.
     trail : Trail
         Keeps λ_1, λ_2, ….
+    data : ndarray (R, 2), optional
+        The `sketch` of the problems.
     """
 
-    def __init__(self, lam: Array, optimizer: Optimizer, trail: Trail | None = None) -> None:
+    def __init__(
+        self,
+        lam: Array,
+        optimizer: Optimizer,
+        trail: Trail | None = None,
+        data: Array | None = None,
+    ) -> None:
         self.optimizer, self.first = optimizer, lam
+        self.data = np.empty((0, 2)) if data is None else data
         state = optimizer.init(lam.copy())
         if not isinstance(state, dict):
             raise TypeError(
@@ -108,6 +118,7 @@ class Run:
             path,
             {
                 "first": self.first,
+                "data": self.data,
                 "lam": at.lam,
                 "best_value": at.best_value,
                 "iteration": done,
@@ -117,10 +128,19 @@ class Run:
             },
         )
 
+    def _check_whole(self, path: Path, saved: dict[str, Array]) -> None:
+        """Refuse arrays that no run of this λ can have left."""
+        at, done = self.at, saved["iteration"]
+        whole = done.shape == () and done.dtype.kind in "iu" and done >= 1
+        same = {"lam", "last_good", "best_lam"} & set(saved)
+        fit = all((saved[k].shape, saved[k].dtype) == (at.lam.shape, at.lam.dtype) for k in same)
+        if not whole or not fit or any(saved[f"history_{n}"].shape != (done,) for n in _HISTORY):
+            raise ValueError(f"{path} is damaged: its arrays do not fit together")
+
     def load(self, path: Path, settings: dict[str, str]) -> None:
         """Continue the run in a file, which must have the same settings and λ_1."""
         saved, at = load_arrays(path), self.at
-        needed = {"first", "lam", "best_value", "iteration", "seconds", "trail"}
+        needed = {"first", "data", "lam", "best_value", "iteration", "seconds", "trail"}
         needed |= {f"moments_{name}" for name in at.moments}
         needed |= {f"history_{name}" for name in _HISTORY}
         needed |= {f"setting_{name}" for name in settings}
@@ -132,6 +152,12 @@ class Run:
                     f"{path} belongs to another run: its {name} was {was}, this one's is {text}"
                 )
         _check_first(path, like(at.lam, saved["first"]), self.first)
+        if not same_data(saved["data"], self.data):
+            raise ValueError(
+                f"{path} belongs to another problem: its data are others (examples, labels, "
+                "strengths, a step size, a fixed start …)"
+            )
+        self._check_whole(path, saved)
 
         def numbered(name: str) -> tuple[Array, ...]:
             found = [key for key in saved if key.startswith(name)]

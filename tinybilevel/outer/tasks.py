@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from tinybilevel.engine.dynamics import Cost
 from tinybilevel.errors import DivergenceError
 from tinybilevel.methods.base import Method
 from tinybilevel.methods.hypergradient import Hypergradient
+from tinybilevel.outer.identity import identity
 from tinybilevel.problem import BilevelProblem
 
 __all__ = ["Tasks", "mean"]
@@ -68,9 +69,21 @@ class Tasks:
         return found[0].astype(promote(*found), copy=False)
 
     @property
+    def parts(self) -> list[Any]:
+        """What the problems are made of, where their data are."""
+        return [(p.transition, p.upper, p.hyper_map) for p in self.problems]
+
+    @property
     def bounds(self) -> Any:
-        """The problems' own bounds for λ; those of the first, which stand for all."""
-        return self.problems[0].bounds
+        """The problems' own bounds for λ, on which they must agree."""
+        first = self.problems[0].bounds
+        for k, other in enumerate(self.problems):
+            if identity(other.bounds) != identity(first):
+                raise ValueError(
+                    f"bounds are needed: those of problem[0] and problem[{k}] differ, {first!r} "
+                    f"and {other.bounds!r}"
+                )
+        return first
 
     def start(self, tau: int, states: Sequence[Array]) -> list[BilevelProblem]:
         """Return the problems of update τ, from the states that the update before it left."""
@@ -121,11 +134,27 @@ def naming(prefix: str) -> Iterator[None]:
         raise
 
 
+class MeanHypergradient(Hypergradient):
+    """What `mean` returns: `w` is a tuple, the lower gradient is the largest of all tasks."""
+
+    def _lower_gradient(self) -> tuple[Any, Any]:
+        tasks, _ = self._lower
+        if isinstance(tasks, list):
+            each = zip(*(r._lower_gradient() for r in tasks), strict=True)
+            found = (None if None in numbers else max(numbers) for numbers in each)
+            self.__dict__["_lower"] = tuple(found)
+        return self._lower
+
+    def _rows(self) -> dict[str, str]:
+        shown = replace(self, w=self.w[0], _lower=(None, None))
+        return {**Hypergradient._rows(shown), "w": f"{len(self.w)} tasks"}
+
+
 def mean(results: list[Hypergradient]) -> Hypergradient:
     """Average over tasks: the value, the gradient and the bound are means, `w` is a tuple."""
     n, bounds = len(results), [r.bound for r in results]
     costs = [r.cost for r in results]
-    return Hypergradient(
+    return MeanHypergradient(
         value=sum(r.value for r in results) / n,
         grad=sum(r.grad / n for r in results),  # type: ignore[arg-type]
         w=tuple(r.w for r in results),  # type: ignore[arg-type]
@@ -139,4 +168,5 @@ def mean(results: list[Hypergradient]) -> Hypergradient:
         residual=max(r.residual for r in results),
         converged=all(r.converged for r in results),
         bound=None if None in bounds else sum(b for b in bounds if b is not None) / n,
+        _lower=(results, None),
     )

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, to_numpy
+from tinybilevel.arrays.backend import Array, like, to_numpy
 from tinybilevel.arrays.checks import as_float
 from tinybilevel.errors import DivergenceError
 from tinybilevel.methods.base import Method
+from tinybilevel.outer.watch import warn_of_start
 from tinybilevel.problem import BilevelProblem
 
 __all__ = ["ValueAndGrad", "value_and_grad"]
@@ -59,6 +60,8 @@ class ValueAndGrad:
             if not back_off:
                 raise
             return float("inf"), np.zeros(lam.size)
+        if self.evaluations == self.divergences + 1:
+            warn_of_start(self.method, [self.problem], like(r.grad, lam), stacklevel=3)
         if r.value < self.best_value:
             self.best_lam, self.best_value = lam.copy(), r.value
         return r.value, to_numpy(r.grad).astype(np.float64)
@@ -91,6 +94,11 @@ def value_and_grad(
     ------
     TypeError, ValueError
         If an argument is wrong.
+
+    Warns
+    -----
+    TruncationWarning
+        At the first evaluation, if w_0 depends on λ and the method leaves that out.
 
     Examples
     --------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -48,7 +49,8 @@ class Watch:
         """Look at the first evaluation of a run closely, and again where f is far above it."""
         if self._looks == 0:
             self._first = value
-            self._look_at_start(problems, lam, fixed_start)
+            if not fixed_start:
+                warn_of_start(self.method, problems, lam, stacklevel=_CALLER)
             self._look_at_derivatives(problems, lam, results)
         elif self._looks == 2 or value - self._first <= 10 * max(abs(self._first), 1e-3):
             return
@@ -57,24 +59,6 @@ class Watch:
             found = stability.check(problem, lam, r.w, stacklevel=_CALLER)
             if found is not None and not found.stable:
                 self._looks = 2
-                return
-
-    def _look_at_start(self, problems: list[BilevelProblem], lam: Array, fixed_start: bool) -> None:
-        if fixed_start or self.method.sees_start:
-            return
-        rng = np.random.default_rng(0)
-        for problem in problems:
-            theta = problem.hyper_map(lam)
-            w0 = problem.transition.initial(theta)
-            alpha = like(w0, rng.standard_normal(w0.size).astype(w0.dtype))
-            if bool(problem.transition.initial_vjp(theta, alpha).any()):
-                warnings.warn(
-                    f"w_0 depends on lam, and {type(self.method).__name__} leaves out what comes "
-                    "through it (B_0 α_0): where that matters, use RMD(), with "
-                    "storage=Checkpoint() if memory is short",
-                    TruncationWarning,
-                    stacklevel=_CALLER,
-                )
                 return
 
     def _look_at_derivatives(
@@ -93,6 +77,28 @@ class Watch:
                     stacklevel=_CALLER,
                 )
                 return
+
+
+def warn_of_start(
+    method: Method, problems: Iterable[BilevelProblem], lam: Array, stacklevel: int
+) -> None:
+    """Warn, once, where w_0 depends on λ and the method leaves that out."""
+    if method.sees_start:
+        return
+    rng = np.random.default_rng(0)
+    for problem in problems:
+        theta = problem.hyper_map(lam)
+        w0 = problem.transition.initial(theta)
+        alpha = like(w0, rng.standard_normal(w0.size).astype(w0.dtype))
+        if bool(problem.transition.initial_vjp(theta, alpha).any()):
+            warnings.warn(
+                f"w_0 depends on lam, and {type(method).__name__} leaves out what comes through it "
+                "(B_0 α_0): where that matters, use RMD(), with storage=Checkpoint() if memory is "
+                "short",
+                TruncationWarning,
+                stacklevel=stacklevel,
+            )
+            return
 
 
 def warn_of_zero_gradient(method: Method) -> None:

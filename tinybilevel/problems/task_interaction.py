@@ -9,6 +9,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array
 from tinybilevel.arrays.checks import as_float
+from tinybilevel.arrays.labels import as_labels, class_count
 from tinybilevel.errors import StabilityWarning
 from tinybilevel.maps import Blocks, Layout, Symmetric
 from tinybilevel.objectives import L2Penalty, PairwisePenalty, SoftmaxRegression
@@ -95,8 +96,9 @@ def task_interaction(
     X, X_val = as_float("X", X, ndim=2), as_float("X_val", X_val, ndim=2)
     if X.shape[1] != X_val.shape[1]:
         raise ValueError(f"X and X_val must have as many columns, got {X.shape} and {X_val.shape}")
+    y, y_val = as_labels("y", y, len(X)), as_labels("y_val", y_val, len(X_val))
     if n_classes is None:
-        n_classes = int(max(np.max(y), np.max(y_val))) + 1
+        n_classes = class_count("y and y_val", y, y_val)
     V, d = n_classes, X.shape[1] + 1
 
     def mean_loss(X: Array, y: Any) -> SoftmaxRegression:

@@ -17,6 +17,7 @@ from tinybilevel.arrays.checks import (
     check_pair,
     check_shape,
     frozen,
+    reads_only,
     take_block,
 )
 from tinybilevel.objectives import Objective
@@ -63,6 +64,10 @@ class Transition(Movable):
     #: Steps that were taken before w_0, and the buffers that they left; see `continuing`.
     _steps_before = 0
     _buffers: Array | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        reads_only(cls, "initial", "initial_vjp", "initial_jvp", "step", "vjp", "jvp")
 
     def __init__(self, initial: Any) -> None:
         self._initial = Initial(initial)

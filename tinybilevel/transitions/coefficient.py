@@ -127,7 +127,7 @@ class PerStep(Coefficient):
         return self.values[t]
 
     def __repr__(self) -> str:
-        return f"PerStep(<{len(self.values)} values>)"
+        return f"PerStep(<{np.size(self.values)} values>)"
 
 
 class PlainSequence(PerStep):
@@ -172,7 +172,7 @@ class PerEntry(Coefficient):
         return self.values
 
     def __repr__(self) -> str:
-        return f"PerEntry(<{len(self.values)} values>)"
+        return f"PerEntry(<{np.size(self.values)} values>)"
 
 
 class Learned(Coefficient):
