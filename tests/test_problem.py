@@ -39,9 +39,9 @@ def test_lam0_stands_in_for_lam():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"transition": cases.cosine()}, TypeError, "transition must be a Transition, got"),
-        ({"upper": np.sin}, TypeError, "upper must be a Objective, got"),
-        ({"hyper_map": tb.Exp}, TypeError, "hyper_map must be a HyperMap, got"),
+        ({"transition": cases.cosine()}, TypeError, "transition must be a Transition such as"),
+        ({"upper": np.sin}, TypeError, "upper must be an Objective such as"),
+        ({"hyper_map": tb.Exp}, TypeError, r"must be a HyperMap such as Exp\(\), got"),
         ({"T": -1}, ValueError, "T must be at least 0, got -1"),
         ({"T": True}, TypeError, "T must be an integer, got True"),
         ({"lam0": [True]}, TypeError, "lam0 must be float32 or float64, got dtype bool"),

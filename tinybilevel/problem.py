@@ -65,13 +65,13 @@ class BilevelProblem:
     bounds: Any = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("transition", Transition),
-            ("upper", Objective),
-            ("hyper_map", HyperMap),
+        for name, kind, what in (
+            ("transition", Transition, "a Transition such as GradientDescent(…)"),
+            ("upper", Objective, "an Objective such as Objective.from_functions(…)"),
+            ("hyper_map", HyperMap, "a HyperMap such as Exp()"),
         ):
             if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
+                raise TypeError(f"{name} must be {what}, got {getattr(self, name)!r}")
         object.__setattr__(self, "T", as_count("T", self.T))
         self.transition.check_horizon(self.T)
         if self.lam0 is not None:

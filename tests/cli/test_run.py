@@ -141,6 +141,12 @@ def test_a_folder_is_never_overwritten(tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_a_file_in_place_of_a_folder_is_named(tmp_path, capsys):
+    (tmp_path / "x").write_text("mine")
+    assert main(["run", "toy", "--iterations", "2", "--out", str(tmp_path / "x")]) == 2
+    assert "x is a file: name a folder" in capsys.readouterr().err
+
+
 def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     out, log = tmp_path / "run", Folder.log
 

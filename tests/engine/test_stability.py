@@ -71,6 +71,13 @@ def test_each_entrys_own_step_size_counts_with_its_own_curvature():
         check(problem, [0.0, 0.0, 0.7, 30.0])
 
 
+@pytest.mark.parametrize("steps", [[-0.1, -0.1], [0.1, -0.1]])
+def test_a_step_size_below_0_climbs(steps):
+    moves = tb.GradientDescent(tb.Quadratic([1.0, 0.5]), tb.Learned(slice(0, 2), [1, 1]), [1.0, 1])
+    with pytest.warns(tb.StabilityWarning, match=r"γ = -0.1 against .* \(stable for 0 < γ < 2;"):
+        check(tb.BilevelProblem(moves, engine_cases.upper(), T=5), steps)
+
+
 def test_curvature_that_grows_on_the_way_is_seen_at_the_end():
     g = tb.Objective.from_functions(  # w⁴/4 − 27 w: flat at 0, curvature 27 at the minimum 3
         value=lambda w, lam: float((w**4 / 4 - 27 * w).sum()),

@@ -71,11 +71,13 @@ def test_its_repr_is_short():
             ValueError,
             r"layer 1, 'dense1': Dense takes vectors, got examples of shape \(2, 3, 3\): Flatten",
         ),
+        (lambda: Network([Dense(3)], 4), TypeError, r"input_shape must be a tuple such as \(4,\)"),
+        (lambda: Network([Dense(3)], (0,)), ValueError, "input_shape must be at least 1, got 0"),
         (lambda: Network([MaxPool(4)], (1, 3, 3)), ValueError, "MaxPool of 4 does not fit"),
         (
             lambda: small().forward(np.zeros(49), np.zeros((2, 4, 4))),
             ValueError,
-            r"X must have shape \(n, \*\(1, 4, 4\)\), got \(2, 4, 4\)",
+            r"X must have shape \(n, 1, 4, 4\), got \(2, 4, 4\)",
         ),
         (
             lambda: small().forward(np.zeros(48), np.zeros((2, 1, 4, 4))),
@@ -111,3 +113,12 @@ def test_a_layer_of_your_own_is_checked_in_one_line():
 
     with pytest.raises(AssertionError, match=r"Wrong: Taylor slopes \{'adjoint_slope'"):
         tb.testing.assert_layer_derivatives(Wrong(), (4,))
+
+    class Bare(Cube):
+        def adjoint(self, p, kept, gy):
+            return 3 * kept**2 * gy
+
+    with pytest.raises(AssertionError, match=r"Bare: adjoint must return \(gp, gx\), gp a tuple"):
+        tb.testing.assert_layer_derivatives(Bare(), (4,))
+    with pytest.raises(TypeError, match=r"layer must be a Layer such as Dense\(10\), got <class"):
+        tb.testing.assert_layer_derivatives(Cube, (4,))

@@ -38,7 +38,11 @@ class Short(tb.HyperMap):
             ValueError,
             r"what the map of 'a' returns must have shape \(2,\), got \(1,\)",
         ),
-        (lambda: tb.Blocks(a)(np.ones(2)), ValueError, r"vector of shape \(3,\), got \(2,\)"),
+        (
+            lambda: tb.Blocks(a)(np.ones(2)),
+            ValueError,
+            r"b=1\) takes a vector of shape \(3,\), got",
+        ),
         (lambda: a["c"], KeyError, r"no block named 'c'; the layout has \['a', 'b'\]"),
         (lambda: tb.Layout(), ValueError, "Layout needs at least one block"),
         (lambda: tb.Layout(a=0), ValueError, "a must be at least 1, got 0"),

@@ -150,6 +150,11 @@ def test_what_is_no_storage_is_refused(make, storage):
         make(storage)
 
 
+def test_a_method_made_with_a_problem_says_how_it_is_called():
+    with pytest.raises(TypeError, match=r"RMD\(\)\(problem\) is the call"):
+        tb.RMD(tb.problems.toy())
+
+
 @pytest.mark.parametrize("value", ["x", True, None])
 def test_what_is_no_number_is_refused(value):
     for name in ("tol", "damping"):

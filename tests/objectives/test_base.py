@@ -37,6 +37,8 @@ CALLS = {
     [
         ("value", np.ones(1), ValueError, r"value must have shape \(\), got \(1,\)"),
         ("value", 1j, TypeError, "complex"),
+        ("value", None, TypeError, r"value must have shape \(\), got None: is a return missing\?"),
+        ("grad", None, TypeError, r"grad must have shape \(2,\), got None"),
         ("grad", np.ones(3), ValueError, r"grad must have shape \(2,\), got \(3,\)"),
         ("grad", np.ones((2, 1)), ValueError, r"grad must have shape \(2,\), got \(2, 1\)"),
         ("grad", 1.0, ValueError, r"grad must have shape \(2,\), got \(\)"),
@@ -51,6 +53,29 @@ CALLS = {
 def test_a_function_that_returns_the_wrong_thing_is_named(name, returned, error, message):
     with pytest.raises(error, match=message):
         CALLS[name](broken(**{name: lambda *_: returned}))
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        ("value", lambda w: 0.0, r"value must take \(w, lam\), got a function of \(w\)"),
+        ("grad_vjp", lambda w, lam: (w, lam), r"grad_vjp must take \(w, lam, v\), got"),
+        ("grad_jvp", lambda w, lam, dw: dw, r"grad_jvp must take \(w, lam, dw, dlam\), got"),
+        ("restrict", lambda a, b: None, r"restrict must take \(index\), got"),
+    ],
+)
+def test_a_function_of_other_arguments_is_named_before_it_is_called(name, function, message):
+    with pytest.raises(TypeError, match=message):
+        broken(**{name: function})
+
+
+def test_functions_may_take_more_by_default_or_be_without_a_signature():
+    f = broken(value=lambda w, lam, scale=2.0: scale, grad=lambda *args: args[0], grad_lam=max)
+    assert f.value(W, LAM) == 2.0
+
+
+def test_the_repr_of_a_block_says_of_what_it_is_one():
+    assert repr(tb.L2Penalty().on(slice(0, 1))) == "L2Penalty().on(slice(0, 1, None))"
 
 
 @pytest.mark.parametrize("name", ["grad_vjp", "grad_jvp"])

@@ -41,6 +41,12 @@ def test_pickles_are_not_loaded(tmp_path):
         load_arrays(tmp_path / "a.npz")
 
 
+def test_nobody_is_advised_to_trust_a_file_that_is_no_archive(tmp_path):
+    (tmp_path / "a.npz").write_text("no archive")
+    with pytest.raises(ValueError, match=r"a.npz is not a checkpoint: no .npz file$"):
+        load_arrays(tmp_path / "a.npz")
+
+
 def test_a_missing_file_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_arrays(tmp_path / "none.npz")

@@ -86,6 +86,20 @@ def test_step_and_vjp_are_needed(name):
         tb.Transition.from_functions(**(functions | {name: None}))
 
 
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        ("step", lambda w, lam: w, r"step must take \(t, w, lam\), got a function of \(w, lam\)"),
+        ("vjp", lambda t, w, lam: (w, w), r"vjp must take \(t, w, lam, alpha\), got"),
+        ("jvp", lambda t, w, lam, dw: dw, r"jvp must take \(t, w, lam, dw, dlam\), got"),
+    ],
+)
+def test_a_function_of_other_arguments_is_named_before_it_is_called(name, function, message):
+    functions = dict(step=cases.decay, vjp=cases.decay_vjp, jvp=cases.decay_jvp, initial=W)
+    with pytest.raises(TypeError, match=message):
+        tb.Transition.from_functions(**(functions | {name: function}))
+
+
 def test_a_missing_jvp_is_named():
     transition = tb.Transition.from_functions(cases.decay, cases.decay_vjp, initial=W)
     with pytest.raises(TypeError, match="FunctionTransition must define jvp, which forward mode"):

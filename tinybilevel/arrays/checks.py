@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from functools import partial, wraps
 from types import FunctionType
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = [
     "call_user",
     "check_pair",
     "check_shape",
+    "check_takes",
     "frozen",
     "owned",
     "reads_only",
@@ -225,6 +227,36 @@ def _reading(name: str, method: Any) -> Any:
     return reads
 
 
+def check_takes(name: str, function: Any, *args: str) -> None:
+    """Refuse a user's function that cannot be called with these arguments, by position.
+
+    Raises
+    ------
+    TypeError
+        If it takes fewer, or needs more. What has no signature to look at is taken as it is.
+
+    Examples
+    --------
+    >>> from tinybilevel.arrays.checks import check_takes
+    >>> check_takes("grad", lambda w, lam: 2 * w, "w", "lam")
+    >>> check_takes("grad", lambda w: 2 * w, "w", "lam")
+    Traceback (most recent call last):
+    TypeError: grad must take (w, lam), got a function of (w)
+    """
+    if not callable(function):
+        raise TypeError(f"{name} must be a function, got {function!r}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*args)
+    except TypeError:
+        taken = ", ".join(map(str, signature.parameters.values()))
+        expected = ", ".join(args)
+        raise TypeError(f"{name} must take ({expected}), got a function of ({taken})") from None
+
+
 def _only_to_read(x: Any) -> Any:
     if not isinstance(x, np.ndarray):
         return x.copy() if on_device(x) else x
@@ -249,6 +281,8 @@ def as_count(name: str, x: Any, *, minimum: int = 0) -> int:
 
 def check_shape(name: str, value: Any, shape: tuple[int, ...]) -> Any:
     """Return `value`, as an array, if it has `shape`; otherwise say what came instead."""
+    if value is None:
+        raise TypeError(f"{name} must have shape {shape}, got None: is a return missing?")
     value = value if hasattr(value, "shape") else np.asarray(value)
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {value.shape}")

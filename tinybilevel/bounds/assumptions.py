@@ -46,7 +46,7 @@ class Assumption:
             object.__setattr__(self, "status", "open")
 
     def __str__(self) -> str:
-        verdict = {True: "holds", False: "GONE", None: "not shown"}[self.holds]
+        verdict = {True: "holds", False: "fails", None: "not shown"}[self.holds]
         if self.status in ("estimated", "sampled"):
             verdict += f", {self.status}"
         return f"{self.name}: {verdict} ({self.measured})"

@@ -67,6 +67,8 @@ class Folder:
             )
         elif resume:
             _say(f"no run in {path} yet: this one starts from the beginning")
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(f"--out {path} is a file: name a folder")
         path.mkdir(parents=True, exist_ok=True)
         done = updates(path)
         if done > settings["iterations"]:

@@ -86,13 +86,15 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     >>> grads.shape
     (2, 2)
     """
+    if not isinstance(problem, BilevelProblem):
+        raise TypeError(f"problem must be a BilevelProblem, got {problem!r}")
     descent = problem.transition
     start = descent.fixed_start()
     if (
         type(descent) is not GradientDescent
         or start is None
         or descent.batches is not None
-        or not isinstance(descent.step_size.values, float)
+        or not isinstance(getattr(descent.step_size, "values", None), float)
     ):
         raise TypeError(
             "compile takes gradient descent with one fixed step size from a fixed w_0, got "

@@ -24,7 +24,7 @@ class Stability:
     Attributes
     ----------
     step_size : float
-        γ, the largest entry where there are several.
+        γ, the largest entry where there are several; a negative one where there is one.
     beta : float
         Largest eigenvalue of ∇²_ww g, estimated from below; with a step size for each entry of w,
         that of Γ^½ ∇²_ww g Γ^½, over the largest of them.
@@ -41,8 +41,8 @@ class Stability:
 
     @property
     def stable(self) -> bool:
-        """Whether γ is within the limit."""
-        return self.step_size <= self.limit
+        """Whether γ is within the limit, and not below 0."""
+        return 0 <= self.step_size <= self.limit
 
     @property
     def advice(self) -> float:
@@ -52,7 +52,8 @@ class Stability:
     def __str__(self) -> str:
         return (
             f"step size γ = {self.step_size:.3g} against smoothness β ≈ {self.beta:.3g} at "
-            f"{self.place} (stable for γ < {self.limit:.3g}; γ = {self.advice:.2g} would do)"
+            f"{self.place} (stable for {'0 < ' if self.step_size < 0 else ''}γ < {self.limit:.3g}; "
+            f"γ = {self.advice:.2g} would do)"
         )
 
 
@@ -110,7 +111,7 @@ def check(
     known = [s for s in found if s is not None]
     if not known:
         return None
-    worst = max(known, key=lambda s: s.step_size / s.limit)
+    worst = max(known, key=lambda s: abs(s.step_size) / s.limit)
     if not worst.stable:
         warnings.warn(
             f"the lower level does not settle: {worst}",
@@ -130,10 +131,15 @@ def stability(
     if transition.largest_step(t, theta, 1.0) is None:
         return None
     gamma = step_size(t, theta)
-    largest = float(np.max(gamma))
-    beta = largest_curvature(g, w, theta, gamma / largest if largest > 0 else 1.0)
+    smallest, largest = float(np.min(gamma)), float(np.max(gamma))
+    scale = gamma / largest if smallest >= 0 and largest > 0 else 1.0
+    beta = largest_curvature(g, w, theta, scale)
     limit = transition.largest_step(t, theta, beta)
-    return None if limit is None else Stability(largest, beta, limit, place)
+    return (
+        None
+        if limit is None
+        else Stability(smallest if smallest < 0 else largest, beta, limit, place)
+    )
 
 
 def largest_curvature(

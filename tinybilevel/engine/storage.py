@@ -14,6 +14,7 @@ from math import comb, isqrt
 from tinybilevel.arrays.backend import Array
 from tinybilevel.arrays.checks import as_count
 from tinybilevel.engine.dynamics import Dynamics
+from tinybilevel.problem import BilevelProblem
 
 __all__ = ["Binomial", "Checkpoint", "Ring", "Storage"]
 
@@ -35,7 +36,8 @@ class Storage:
 def require_storage(storage: object) -> None:
     """Refuse what is no storage, such as a class in place of its instance, or a tol for one."""
     if not isinstance(storage, Storage):
-        raise TypeError(f"storage must be a Storage such as Checkpoint(), got {storage!r}")
+        call = ": RMD()(problem) is the call" if isinstance(storage, BilevelProblem) else ""
+        raise TypeError(f"storage must be a Storage such as Checkpoint(), got {storage!r}{call}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_count
 from tinybilevel.layers.base import Layer, Params, Shape
 from tinybilevel.maps.layout import Layout
 
@@ -65,7 +66,9 @@ class Network:
         layers: Sequence[Layer] | Mapping[str, Layer | Sequence[Layer]],
         input_shape: Sequence[int],
     ) -> None:
-        self.input_shape = shape = tuple(int(n) for n in input_shape)
+        if not isinstance(input_shape, Iterable):
+            raise TypeError(f"input_shape must be a tuple such as (4,), got {input_shape!r}")
+        self.input_shape = shape = tuple(as_count("input_shape", n, minimum=1) for n in input_shape)
         self.layers: list[Layer] = []
         self._inputs: list[Shape] = []
         self._names: list[list[str]] = []  # of each layer's tensors
@@ -175,7 +178,8 @@ class Network:
 
     def _examples(self, X: Array) -> Array:
         if X.shape[1:] != self.input_shape:
-            raise ValueError(f"X must have shape (n, *{self.input_shape}), got {X.shape}")
+            sizes = ", ".join(map(str, self.input_shape))
+            raise ValueError(f"X must have shape (n, {sizes}), got {X.shape}")
         return X
 
     def __repr__(self) -> str:

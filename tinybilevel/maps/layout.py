@@ -75,7 +75,7 @@ class Layout:
     def unpack(self, x: Array) -> dict[str, Array]:
         """Return a view of each block of a flat vector."""
         if x.shape != (self.size,):
-            raise ValueError(f"expected a vector of shape ({self.size},), got {x.shape}")
+            raise ValueError(f"{self!r} takes a vector of shape ({self.size},), got {x.shape}")
         return {name: x[block] for name, block in self._blocks.items()}
 
 

@@ -17,6 +17,7 @@ from tinybilevel.arrays.checks import (
     call_user,
     check_pair,
     check_shape,
+    check_takes,
     owned,
     reads_only,
     take_block,
@@ -177,6 +178,16 @@ class Objective(Movable):
         return FunctionObjective(value, grad, grad_vjp, grad_jvp, grad_lam, restrict)
 
 
+_ARGUMENTS = {
+    "value": ("w", "lam"),
+    "grad": ("w", "lam"),
+    "grad_lam": ("w", "lam"),
+    "grad_vjp": ("w", "lam", "v"),
+    "grad_jvp": ("w", "lam", "dw", "dlam"),
+    "restrict": ("index",),
+}
+
+
 class FunctionObjective(Objective):
     """See `Objective.from_functions`."""
 
@@ -198,8 +209,8 @@ class FunctionObjective(Objective):
             restrict=restrict,
         )
         for name, function in functions.items():
-            if not callable(function) and not (function is None and name not in ("value", "grad")):
-                raise TypeError(f"{name} must be a function, got {function!r}")
+            if function is not None or name in ("value", "grad"):
+                check_takes(name, function, *_ARGUMENTS[name])
         self._functions = functions
 
     def _call(self, name: str, *args: Array) -> Any:
@@ -301,6 +312,9 @@ class OnBlock(Objective):
             raise ValueError(f"the objective sees {needed} entries of lam, {block} has {size}")
         self.objective, self.block, self.dtype = objective, block, objective.dtype
         self.size = size if needed is None else needed
+
+    def __repr__(self) -> str:
+        return f"{self.objective!r}.on({self.block})"
 
     def _embed(self, lam: Array, h: Array) -> Array:
         whole = np.zeros_like(h, shape=lam.shape)

@@ -56,4 +56,6 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
             with np.load(raw, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         except Exception as error:  # zipfile and NumPy name damage in a dozen ways
-            raise ValueError(f"{path} is not a checkpoint: {error}") from error
+            # NumPy takes what is no archive for a pickle, and advises to trust it.
+            why = "no .npz file" if "pickle" in str(error) else error
+            raise ValueError(f"{path} is not a checkpoint: {why}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,8 @@ def assert_layer_derivatives(
     >>> found["adjoint"] < 1e-12, round(found["adjoint_slope"], 1)
     (True, 2.0)
     """
+    if not isinstance(layer, Layer):
+        raise TypeError(f"layer must be a Layer such as Dense(10), got {layer!r}")
     rng, name = np.random.default_rng(seed), type(layer).__name__
     shape = tuple(input_shape)
     sizes = list(layer.shapes(shape).values())
@@ -65,8 +68,22 @@ def assert_layer_derivatives(
         )
         return p, z[at[-1] :].reshape(n, *shape)
 
-    def joined(p: Sequence[Array], x: Array) -> Array:
-        return np.concatenate([*(part.ravel() for part in p), x.ravel()])
+    def joined(product: str, found: Any) -> Array:
+        """Return one vector of what a product returned, cotangents of p and of x."""
+        pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], tuple)
+        shapes = [np.shape(part) for part in (*found[0], found[1])] if pair else type(found)
+        require(
+            shapes == [*sizes, (n, *shape)],
+            f"{name}: {product} must return (gp, gx), gp a tuple of shapes {sizes} and gx of "
+            f"shape {(n, *shape)}; got {shapes}",
+        )
+        return np.concatenate([*(part.ravel() for part in found[0]), found[1].ravel()])
+
+    def adjoint(*args: Any) -> Array:
+        return joined("adjoint", layer.adjoint(*args))
+
+    def adjoint_tangent(*args: Any) -> Array:
+        return joined("adjoint_tangent", layer.adjoint_tangent(*args))
 
     total = sum(int(np.prod(size)) for size in sizes) + n * int(np.prod(shape))
     # No two numbers are close, and none is close to 0: the steps below cross no kink.
@@ -79,12 +96,12 @@ def assert_layer_derivatives(
     gy, dgy = direction(rng, y), direction(rng, y)
     dy, dkept = layer.tangent(p, kept, dp, dx)
     _, ukept = layer.tangent(p, kept, up, ux)
-    g = joined(*layer.adjoint(p, kept, gy))
+    g = adjoint(p, kept, gy)
     still = np.zeros_like(gy)
-    along_d = joined(*layer.adjoint_tangent(p, kept, dp, dkept, gy, still))
-    along_u = joined(*layer.adjoint_tangent(p, kept, up, ukept, gy, still))
-    both = joined(*layer.adjoint_tangent(p, kept, dp, dkept, gy, dgy))
-    moved = joined(*layer.adjoint(p, kept, dgy))
+    along_d = adjoint_tangent(p, kept, dp, dkept, gy, still)
+    along_u = adjoint_tangent(p, kept, up, ukept, gy, still)
+    both = adjoint_tangent(p, kept, dp, dkept, gy, dgy)
+    moved = adjoint(p, kept, dgy)
     errors = {
         "adjoint": dot_error(dy.ravel(), gy.ravel(), dz, g),
         "symmetry": dot_error(along_d, du, dz, along_u),
@@ -98,7 +115,7 @@ def assert_layer_derivatives(
 
     def adjoint_remainder(h: float) -> Array:
         q, xi = parts(z + h * dz)
-        return joined(*layer.adjoint(q, layer.forward(q, xi)[1], gy)) - g - h * along_d
+        return adjoint(q, layer.forward(q, xi)[1], gy) - g - h * along_d
 
     norm = np.linalg.norm
     slopes = {

@@ -16,6 +16,7 @@ from tinybilevel.arrays.checks import (
     call_user,
     check_pair,
     check_shape,
+    check_takes,
     frozen,
     reads_only,
     take_block,
@@ -240,13 +241,10 @@ class FunctionTransition(Transition):
 
     def __init__(self, step: Any, vjp: Any, jvp: Any, initial: Any) -> None:
         super().__init__(initial)
-        for name, function, needed in (
-            ("step", step, True),
-            ("vjp", vjp, True),
-            ("jvp", jvp, False),
-        ):
-            if not callable(function) and (needed or function is not None):
-                raise TypeError(f"{name} must be a function, got {function!r}")
+        check_takes("step", step, "t", "w", "lam")
+        check_takes("vjp", vjp, "t", "w", "lam", "alpha")
+        if jvp is not None:
+            check_takes("jvp", jvp, "t", "w", "lam", "dw", "dlam")
         self._step, self._vjp, self._jvp = step, vjp, jvp
 
     def lacking(self, product: str) -> Missing | None:
