@@ -142,7 +142,7 @@ def test_a_projection_may_write_into_what_it_is_given():
     [
         (3.0, TypeError, "projection must be a function of lam, got 3.0"),
         (lambda lam: lam / 0.0, ValueError, r"projection\(lam\) must be finite"),
-        (lambda lam: None, ValueError, r"projection\(lam\) must have shape \(2,\)"),
+        (lambda lam: None, TypeError, r"projection\(lam\) must have shape \(2,\), got None"),
     ],
 )
 def test_wrong_projections_are_named(projection, error, message):
