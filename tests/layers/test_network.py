@@ -122,3 +122,23 @@ def test_a_layer_of_your_own_is_checked_in_one_line():
         tb.testing.assert_layer_derivatives(Bare(), (4,))
     with pytest.raises(TypeError, match=r"layer must be a Layer such as Dense\(10\), got <class"):
         tb.testing.assert_layer_derivatives(Cube, (4,))
+
+
+def test_statistics_can_be_those_of_another_batch():
+    rng = np.random.default_rng(0)
+    net = small()
+    w = net.init(seed=1) + 0.1 * rng.standard_normal(net.size)
+    X, batch = rng.standard_normal((2, 5, 1, 4, 4))
+    np.testing.assert_array_equal(net.forward(w, X, X), net.forward(w, X))
+    one_by_one = [net.forward(w, x[None], batch)[0] for x in X]
+    np.testing.assert_allclose(net.forward(w, X, batch), one_by_one, rtol=1e-12)
+
+    t = net.tensors(w)
+    conv = Conv2d(2, 3, padding=1, bias=False)
+    y, other = (conv.forward((t["block1.conv2d.weight"],), x)[0] for x in (X, batch))
+    axes = {"axis": (0, 2, 3), "keepdims": True}
+    y = (y - other.mean(**axes)) / np.sqrt(other.var(**axes) + 1e-5)
+    scale, shift = (t[f"block1.batchnorm.{n}"][:, None, None] for n in ("scale", "shift"))
+    y = np.maximum(scale * y + shift, 0).reshape(5, 2, 2, 2, 2, 2).max(axis=(3, 5))
+    expected = y.reshape(5, -1) @ t["head.dense.weight"].T + t["head.dense.bias"]
+    np.testing.assert_allclose(net.forward(w, X, batch), expected, rtol=1e-12)

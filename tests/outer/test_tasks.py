@@ -1,6 +1,7 @@
 """Many problems in one outer loop, new minibatches and states that are carried."""
 
 import pickle
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -174,3 +175,16 @@ def test_the_mean_is_as_good_as_the_worst_of_its_tasks():
     seen = []
     tb.minimize(THREE, method=Solver(), iterations=1, callback=seen.append)
     assert (seen[0].hypergradient.residual, seen[0].hypergradient.converged) == (0.1, False)
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_an_executor_changes_nothing(pool):
+    tasks = [tb.problems.toy(T=T) for T in (10, 20, 30)]
+    options = {"method": tb.KRMD(K=5), "iterations": 4}
+    with pool(2) as executor:
+        found = tb.minimize(tasks, executor=executor, **options)
+        np.testing.assert_array_equal(found.lam, tb.minimize(tasks, **options).lam)
+        with pytest.raises(ValueError, match=r"problem\[0\]: K must be at most the horizon"):
+            tb.minimize(tasks, method=tb.KRMD(K=11), executor=executor)
+    with pytest.raises(TypeError, match=r"executor must be a concurrent.futures.Executor, got 2"):
+        tb.minimize(tasks, executor=2)

@@ -56,6 +56,10 @@ class Layer:
         """Return y = φ(p, x), and what the other three need of it."""
         raise TypeError(f"{type(self).__name__} must define forward")
 
+    def forward_with(self, p: Params, x: Array, batch: Array) -> Array:
+        """Return y for x with what the layer takes from a batch taken from another one."""
+        return self.forward(p, x)[0]
+
     def tangent(self, p: Params, kept: Any, dp: Params, dx: Array) -> tuple[Array, Any]:
         """Return dy along (dp, dx), and what `adjoint_tangent` needs of it."""
         raise TypeError(f"{type(self).__name__} must define tangent")

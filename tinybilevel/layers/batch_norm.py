@@ -46,6 +46,12 @@ class BatchNorm(Layer):
         x_hat = centered / sigma
         return a * x_hat + b, (x_hat, sigma)
 
+    def forward_with(self, p: Params, x: Array, batch: Array) -> Array:
+        """Return y for x with μ and σ of `batch`."""
+        (a, b), mu = self._by_channel(p, x), _mean(batch)
+        sigma = np.sqrt(_mean((batch - mu) ** 2) + self.eps)
+        return a * ((x - mu) / sigma) + b
+
     def tangent(self, p: Params, kept: Any, dp: Params, dx: Array) -> tuple[Array, Any]:
         x_hat, sigma = kept
         (a, _), (da, db) = self._by_channel(p, dx), self._by_channel(dp, dx)

@@ -116,9 +116,19 @@ class Network:
         parts = (self.layout if layout is None else layout).unpack(w)
         return {name: part.reshape(self.shapes[name]) for name, part in parts.items()}
 
-    def forward(self, w: Array, X: Array) -> Array:
-        """Return the scores of n examples X, of `input_shape` each: n of `output_shape`."""
-        return self.run(self.tensors(w), X)[0]
+    def forward(self, w: Array, X: Array, batch: Array | None = None) -> Array:
+        """Return the scores of n examples X, of `input_shape` each: n of `output_shape`.
+
+        With a `batch` of other examples, each `BatchNorm` takes its mean and variance from what the
+        layers before it make of those; X alone by default.
+        """
+        tensors = self.tensors(w)
+        if batch is None:
+            return self.run(tensors, X)[0]
+        x, others = self._examples(X), self._examples(batch)
+        for layer, p in self._each(tensors):
+            x, others = layer.forward_with(p, x, others), layer.forward(p, others)[0]
+        return x
 
     def run(self, tensors: Mapping[str, Array], X: Array) -> tuple[Array, list[Any]]:
         """Return the scores, and what each layer keeps."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def minimize(
     resume: bool = False,
     keep_lam: bool | int = False,
     check_derivatives: bool = True,
+    executor: Executor | None = None,
 ) -> OptimizeResult:
     """Minimise f(ŵ*(λ), λ) by following a method's hypergradients.
 
@@ -103,6 +105,9 @@ def minimize(
     check_derivatives : bool
         At the first evaluation, compare derivatives of your own with differences along one
         direction each, which takes a few evaluations of them.
+    executor : concurrent.futures.Executor, optional
+        Evaluates many problems side by side, in threads or processes (for which problems and method
+        must be picklable). The results are the same.
 
     Returns
     -------
@@ -139,7 +144,7 @@ def minimize(
     >>> result.lam.round(3)
     array([-0.   , -0.012])
     """
-    tasks = Tasks.of(problem, warm_start)
+    tasks = Tasks.of(problem, warm_start, executor)
     method = RMD() if method is None else method
     optimizer = Adam() if optimizer is None else optimizer
     check_kinds(lam0, method, optimizer, callback, warm_start, gtol)

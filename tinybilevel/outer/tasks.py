@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,17 +35,22 @@ class Tasks:
         Whether they were given as a list; a single one may be.
     warm_start : bool or "state"
         What is carried from one lower level to the next: nothing, ŵ*, or the whole state.
+    executor : concurrent.futures.Executor, optional
+        Evaluates them side by side.
     """
 
     problems: tuple[BilevelProblem, ...]
     many: bool
     warm_start: Any = False
+    executor: Executor | None = None
 
     @classmethod
-    def of(cls, problem: Any, warm_start: Any) -> Tasks:
+    def of(cls, problem: Any, warm_start: Any, executor: Any = None) -> Tasks:
         """Check the arguments of `tinybilevel.minimize`."""
+        if executor is not None and not isinstance(executor, Executor):
+            raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}")
         if isinstance(problem, BilevelProblem):
-            return cls((problem,), False, warm_start)
+            return cls((problem,), False, warm_start, executor)
         if not isinstance(problem, list | tuple):
             hint = ": the method comes after it" if isinstance(problem, Method) else ""
             raise TypeError(f"problem must be a BilevelProblem or a list, got {problem!r}{hint}")
@@ -52,7 +59,7 @@ class Tasks:
                 raise TypeError(f"problem[{k}] must be a BilevelProblem, got {each!r}")
         if not problem:
             raise ValueError("problem must not be an empty list")
-        return cls(tuple(problem), True, warm_start)
+        return cls(tuple(problem), True, warm_start, executor)
 
     def check(self, lam0: Any) -> Array:
         """Return λ_1 as a float vector: `lam0`, or what the problems agree on."""
@@ -99,7 +106,12 @@ class Tasks:
         self, method: Method, now: list[BilevelProblem], lam: Array
     ) -> list[Hypergradient]:
         """Return the hypergradient of each of the problems that `start` returned."""
-        found = [self._named(k, method.unwatched, problem, lam) for k, problem in enumerate(now)]
+        calls: list[Callable[[], Any]]
+        if self.executor is None:
+            calls = [partial(method.unwatched, problem, lam) for problem in now]
+        else:
+            calls = [self.executor.submit(method.unwatched, p, lam).result for p in now]
+        found = [self._named(k, call) for k, call in enumerate(calls)]
         for r in found:  # a method may be the user's own
             name = type(method).__name__
             if not isinstance(r, Hypergradient):

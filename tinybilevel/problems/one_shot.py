@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
-from tinybilevel.arrays.checks import as_float
+from tinybilevel.arrays.checks import as_count, as_float
 from tinybilevel.layers import (
     BatchNorm,
     Conv2d,
@@ -23,11 +26,16 @@ from tinybilevel.layers import (
 )
 from tinybilevel.layers.network_loss import NetworkLoss
 from tinybilevel.maps import Blocks, Exp, Layout
+from tinybilevel.methods import KRMD
 from tinybilevel.objectives import ProximityPenalty
 from tinybilevel.problem import BilevelProblem
+from tinybilevel.problems.accuracy import Accuracy
+from tinybilevel.problems.task_stream import TaskStream
 from tinybilevel.transitions import GradientDescent, Learned
 
 __all__ = ["OneShot", "four_blocks"]
+
+_STATISTICS = ("query", "support")
 
 
 def four_blocks(
@@ -183,3 +191,128 @@ class OneShot:
         gamma = Learned(at["log_gamma"], sizes=self.sizes)
         descent = GradientDescent(g, gamma, initial=at["c"])
         return BilevelProblem(descent, upper=f, T=self.T, hyper_map=phi, lam0=lam0)
+
+    def stream(
+        self,
+        characters: Any,
+        lam0: Array,
+        *,
+        ways: int = 5,
+        shots: int = 1,
+        queries: int = 5,
+        seed: int = 0,
+        tasks: int = 1,
+    ) -> list[TaskStream]:
+        """Return problems that are new tasks at each outer update, for `tinybilevel.minimize`.
+
+        Parameters
+        ----------
+        characters : Characters
+            What tasks are drawn from; see `tinybilevel.data`.
+        lam0 : ndarray
+            λ_1; the images have its dtype.
+        ways, shots, queries : int
+            See `Characters.draw`; `queries` are those of each class.
+        seed : int
+            At least 0. Task k of update τ comes from (seed, τ, k) alone, so that a resumed run goes
+            on with the same tasks.
+        tasks : int
+            Problems, over which each update averages.
+
+        Returns
+        -------
+        list of TaskStream
+        """
+        as_count("seed", seed)
+        options = {"ways": ways, "shots": shots, "queries": queries, "dtype": lam0.dtype}
+        return [
+            TaskStream.of(_Draw(self, characters, lam0, options, (seed, k)))
+            for k in range(as_count("tasks", tasks, minimum=1))
+        ]
+
+    def predict(self, lam: Array, task: Any, *, statistics: str = "query") -> Array:
+        """Return the classes that the network, adapted to a task, gives its query images.
+
+        Parameters
+        ----------
+        lam : ndarray
+            λ.
+        task : Task
+            Its support set is what is learned from; see `tinybilevel.data`.
+        statistics : {"query", "support"}
+            The batch that a `BatchNorm` takes its mean and variance from: all query images together
+            ("transductive": each helps to tell the others), or the support set.
+
+        Returns
+        -------
+        ndarray (m,) of int
+        """
+        return self._predict(self.adapted(lam, task), task, statistics)
+
+    def accuracy(self, lam: Array, task: Any, *, statistics: str = "query") -> float:
+        """Return the share of a task's query images that `predict` gets right."""
+        return self._share(self.adapted(lam, task), task, statistics)
+
+    def evaluate(
+        self, lam: Array, tasks: Iterable[Any], *, executor: Executor | None = None
+    ) -> dict[str, Accuracy]:
+        """Return the mean accuracy over tasks with either statistics, each with its 95 % interval.
+
+        Parameters
+        ----------
+        lam : ndarray
+            λ.
+        tasks : iterable of Task
+            One after the other, or all at once with an `executor`.
+        executor : concurrent.futures.Executor, optional
+            Runs the tasks side by side.
+
+        Returns
+        -------
+        dict of str to Accuracy
+            ``"query"`` and ``"support"``; see `predict`.
+        """
+        both = partial(self._both, lam)
+        shares = map(both, tasks) if executor is None else executor.map(both, tasks)
+        columns = zip(*shares, strict=True)
+        return {name: Accuracy(each) for name, each in zip(_STATISTICS, columns, strict=True)}
+
+    def adapted(self, lam: Array, task: Any) -> Array:
+        """Return all parameters of the network for a task: λ_l, then w_T."""
+        # The query set has no part in w_T, and is larger.
+        problem = self.problem(task.X, task.y, task.X, task.y)
+        return np.concatenate([lam[self.layout["front"]], KRMD(K=0)(problem, lam).w])
+
+    def _both(self, lam: Array, task: Any) -> tuple[float, ...]:
+        whole = self.adapted(lam, task)
+        return tuple(self._share(whole, task, name) for name in _STATISTICS)
+
+    def _share(self, whole: Array, task: Any, statistics: str) -> float:
+        return float(np.mean(self._predict(whole, task, statistics) == task.y_query))
+
+    def _predict(self, whole: Array, task: Any, statistics: str) -> Array:
+        if statistics not in _STATISTICS:
+            raise ValueError(
+                f"statistics must be one of {', '.join(_STATISTICS)}, got {statistics!r}"
+            )
+        batch = task.X if statistics == "support" else None
+        return self.network.forward(whole, task.X_query, batch).argmax(axis=1)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """τ → the problem of a task that is drawn for it."""
+
+    family: OneShot
+    characters: Any
+    lam0: Array
+    options: dict[str, Any]
+    seed: tuple[int, int]
+
+    def task(self, tau: int) -> Any:
+        seed, k = self.seed
+        return self.characters.draw(**self.options, seed=np.random.default_rng([seed, tau, k]))
+
+    def __call__(self, tau: int) -> BilevelProblem:
+        task = self.task(tau)
+        return self.family.problem(task.X, task.y, task.X_query, task.y_query, self.lam0)

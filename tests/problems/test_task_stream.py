@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+import tinybilevel as tb
+from tinybilevel.problems import TaskStream
+
+
+def toy(tau):
+    return tb.problems.toy(T=10 + tau)
+
+
+def test_each_update_is_at_the_problem_of_its_number():
+    seen = []
+
+    def draw(tau):
+        seen.append(tau)
+        return toy(tau)
+
+    stream, sgd = TaskStream.of(draw), tb.SGD(0.05)
+    result = tb.minimize(stream, method=tb.KRMD(K=3), optimizer=sgd, iterations=3)
+    lam = np.array([1.0, 1.0])
+    for tau in (1, 2, 3):
+        lam, _ = sgd.update(tau, lam, tb.KRMD(K=3)(toy(tau), lam).grad, {})
+    np.testing.assert_array_equal(result.lam, lam)
+    assert seen == [1, 1, 2, 3, 4], "once when built, then one for each update, and the last value"
+
+
+def test_it_changes_its_precision_at_every_update():
+    stream = TaskStream.of(toy).astype(np.float32)
+    assert isinstance(stream, TaskStream)
+    for problem in (stream, stream.at_iteration(5)):
+        assert tb.KRMD(K=3)(problem).grad.dtype == np.float32
+
+
+def test_minibatches_within_it_are_those_of_the_update():
+    problem = tb.problems.toy(T=5)
+    assert TaskStream.of(lambda tau: problem).at_iteration(3) is problem
+
+
+def test_it_is_not_the_problem_that_it_begins_with():
+    problem = tb.problems.toy()
+    stream = TaskStream.of(problem.at_iteration)
+    assert stream != problem
+    assert problem != stream
+    assert stream == TaskStream.of(problem.at_iteration)
+
+
+def test_what_draws_no_problem_is_refused():
+    with pytest.raises(TypeError, match=r"draw\(1\) must return a BilevelProblem, got 1"):
+        TaskStream.of(lambda tau: tau)

@@ -1,0 +1,67 @@
+"""Tasks that are drawn anew at each outer update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any
+
+from tinybilevel.problem import BilevelProblem
+
+__all__ = ["TaskStream"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TaskStream(BilevelProblem):
+    """A problem that is another at each outer update: `of` makes one of a function.
+
+    As a problem of its own, for a direct call of a method, it is that of update 1.
+
+    Parameters
+    ----------
+    draw : callable
+        τ → BilevelProblem, for τ = 1, 2, …; the same for the same τ, so that a resumed run goes on
+        with the same tasks. All are functions of the same λ.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> stream = tb.problems.TaskStream.of(lambda tau: tb.problems.toy(T=10 + tau % 3))
+    >>> stream.T, stream.at_iteration(2).T
+    (11, 12)
+    >>> result = tb.minimize(stream, method=tb.KRMD(K=5), iterations=20)
+    """
+
+    draw: Callable[[int], BilevelProblem] = field(kw_only=True)
+
+    @classmethod
+    def of(cls, draw: Callable[[int], BilevelProblem]) -> TaskStream:
+        """Return the stream of the problems ``draw(1)``, ``draw(2)``, …."""
+        first = _drawn(draw, 1)
+        parts = {each.name: getattr(first, each.name) for each in fields(BilevelProblem)}
+        return cls(**parts, draw=draw)
+
+    def _parts(self) -> tuple[Any, ...]:
+        return (*super()._parts(), self.draw)
+
+    def at_iteration(self, tau: int) -> BilevelProblem:
+        return _drawn(self.draw, tau).at_iteration(tau)
+
+    def to(self, namespace: str) -> BilevelProblem:
+        return TaskStream.of(partial(_then, self.draw, "to", namespace))
+
+    def astype(self, dtype: Any) -> BilevelProblem:
+        return TaskStream.of(partial(_then, self.draw, "astype", dtype))
+
+
+def _drawn(draw: Callable[[int], BilevelProblem], tau: int) -> BilevelProblem:
+    problem = draw(tau)
+    if not isinstance(problem, BilevelProblem):
+        raise TypeError(f"draw({tau}) must return a BilevelProblem, got {problem!r}")
+    return problem
+
+
+def _then(draw: Callable[[int], BilevelProblem], name: str, argument: Any, tau: int) -> Any:
+    """Draw a problem and change it; a function of the module, so that it can be pickled."""
+    return getattr(_drawn(draw, tau), name)(argument)
