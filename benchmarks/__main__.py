@@ -30,6 +30,15 @@ ROWS = [Case("hypercleaning", 5, dtype="float32", T=20, rows=50_000)]
 MANY = [Case("hypercleaning", 5, dtype="float32", T=20, rows=500_000)]
 QUADRATIC = [Case("quadratic", 10, M=10**k) for k in range(1, 7)]
 BATCH = [Case("toy", 100, many=10_000)]
+TASKS = [
+    Case("tasks", K, dtype="float32", rows=rows, features=features, classes=classes)
+    for rows, features, classes, depths in (
+        (500, 512, 10, (1, 10, 50, 100)),
+        (300, 1280, 10, (1, 10, 50, 100)),
+        (300, 1280, 100, (1, 100)),
+    )
+    for K in depths
+]
 GPU = [
     *(
         Case("hypercleaning", K, dtype=dtype, device="gpu")
@@ -50,6 +59,7 @@ SUITES = {
     "hypercleaning": CLEANING,
     "rows": ROWS,
     "quadratic": QUADRATIC,
+    "tasks": TASKS,
     "many": MANY,
     "gpu": GPU,
 }
@@ -73,7 +83,7 @@ def run(case: Case, rounds: int) -> dict[str, Any]:
             result["error"] = f"disagrees by {error:.1e}"
             result.pop("seconds", None)
     about: dict[str, Any] = {"kind": case.kind, "dtype": case.dtype, "K": case.K, "many": case.many}
-    if case.kind == "hypercleaning":
+    if case.kind in ("hypercleaning", "tasks"):
         about["rows"] = case.rows
     return {"case": case.name, **about, "who": found}
 

@@ -14,7 +14,7 @@ import tinybilevel as tb
 
 @dataclass(frozen=True)
 class Case:
-    """One hypergradient: of the toy problem, hypercleaning or a random quadratic."""
+    """One hypergradient: of the toy problem, hypercleaning, a random quadratic or tasks."""
 
     kind: str
     K: int
@@ -22,13 +22,17 @@ class Case:
     dtype: str = "float64"
     rows: int = 5000
     M: int = 2
+    features: int = 512
+    classes: int = 10
     many: int = 0  # λ at once
     device: str = "cpu"
 
     @property
     def name(self) -> str:
         """What it is, for tables."""
-        size = {"hypercleaning": f", {self.rows} rows", "quadratic": f", M = {self.M}", "toy": ""}
+        tasks = f", {self.rows} × {self.features}, {self.classes} classes"
+        rows, M = f", {self.rows} rows", f", M = {self.M}"
+        size = {"hypercleaning": rows, "quadratic": M, "toy": "", "tasks": tasks}
         many = f", {self.many} λ" if self.many else ""
         gpu = ", GPU" if self.device == "gpu" else ""
         return f"{self.kind}{size[self.kind]}{many}, {self.dtype}, K = {self.K}{gpu}"
@@ -64,6 +68,8 @@ def numbers(case: Case) -> Numbers:
             curvature = (curvature + curvature.T) / 2
         arrays = [np.zeros(case.M), rng.standard_normal(case.M)]
         return Numbers(0.5, *_cast(case, arrays, {"curvature": curvature}))
+    if case.kind == "tasks":
+        return _tasks(case, rng)
     X, y = _digits(case.rows + 1000, rng)
     data = {"X": X[: case.rows], "X_val": X[case.rows :]}
     labels = y.copy()
@@ -72,6 +78,19 @@ def numbers(case: Case) -> Numbers:
     arrays = [np.zeros(10 * X.shape[1]), 0.1 * rng.standard_normal(case.rows)]
     found = Numbers(1.0, *_cast(case, arrays, data))
     found.data.update(y=labels[: case.rows], y_val=labels[case.rows :])
+    return found
+
+
+def _tasks(case: Case, rng: np.random.Generator) -> Numbers:
+    """Return drawn features, rows of norm 20, as many to validate, and a λ that is stable."""
+    n, d, V = case.rows, case.features, case.classes
+    y = rng.integers(0, V, 2 * n)
+    X = 0.2 * rng.standard_normal((V, d))[y] + rng.standard_normal((2 * n, d))
+    X *= 20 / np.linalg.norm(X, axis=1, keepdims=True)
+    pairs = 0.1 / V * rng.random(V * (V - 1) // 2)
+    arrays = [np.zeros(V * (d + 1)), np.append(pairs, 0.01)]
+    found = Numbers(0.1, *_cast(case, arrays, {"X": X[:n], "X_val": X[n:]}))
+    found.data.update(y=y[:n], y_val=y[n:])
     return found
 
 
@@ -102,8 +121,17 @@ def _cast(case: Case, arrays: list[np.ndarray], data: dict[str, np.ndarray]) -> 
 def problem(case: Case, backend: str, remember: int = 0) -> tb.BilevelProblem:
     """Return the case as a user of tinybilevel writes it."""
     n = numbers(case)
+    d = n.data
+    if case.kind == "tasks":
+        made = tb.problems.task_interaction(
+            *(d[name] for name in ("X", "y", "X_val", "y_val")),
+            T=case.T,
+            step_size=n.step_size,
+            n_classes=case.classes,
+            backend=backend,
+        )
+        return replace(made, lam0=n.lam)
     if case.kind == "hypercleaning":
-        d = n.data
         g = tb.SoftmaxRegression(d["X"], d["y"], 10, backend=backend, remember=remember)
         lower = g + (1.0 / case.rows) * tb.L2Penalty(1e-3)
         upper: tb.Objective = tb.SoftmaxRegression(
@@ -115,5 +143,4 @@ def problem(case: Case, backend: str, remember: int = 0) -> tb.BilevelProblem:
         upper = tb.problems.toy().upper if case.kind == "toy" else tb.L2Penalty(0.5)
     descent = tb.GradientDescent(lower, n.step_size, n.w0)
     lam0 = n.lam[0] if case.many else n.lam
-    made = tb.BilevelProblem(descent, upper, T=case.T, hyper_map=maps, lam0=lam0)
-    return made
+    return tb.BilevelProblem(descent, upper, T=case.T, hyper_map=maps, lam0=lam0)

@@ -200,6 +200,16 @@ OPPONENTS = {
     "TorchOpt": torch("torchopt"),
     "jaxopt": jax("jaxopt"),
 }
+TASKS = {
+    "tinybilevel, NumPy": ours("numpy"),
+    "tinybilevel, Numba": ours("auto", compiled=True),
+    "JAX jit": jax("scan"),
+    "JAX, explicit adjoint": jax("adjoint"),
+    "JAX jit, pairwise": jax("pairwise"),
+    "JAX, explicit adjoint, X Xᵀ": jax("examples"),
+    "torch": torch("autograd"),
+    "torch, explicit adjoint": torch("adjoint"),
+}
 LIMITS = {
     "reading X": reading,
     "multiply-adds": multiply_adds,
@@ -232,8 +242,9 @@ def available(names: dict[str, Callable[[Case], Call]]) -> dict[str, Callable[[C
     def library(name: str) -> str:
         if name in NEEDS:
             return NEEDS[name]
-        theirs = name in OPPONENTS or name in OPPONENTS_ON_GPU
-        return name.split()[0].rstrip(",").lower() if theirs else "numpy"
+        theirs = name in OPPONENTS or name in OPPONENTS_ON_GPU or name in TASKS
+        first = name.split()[0].rstrip(",").lower()
+        return first if theirs and first != "tinybilevel" else "numpy"
 
     return {name: build for name, build in names.items() if find_spec(library(name)) is not None}
 
@@ -250,6 +261,8 @@ def contenders(case: Case) -> dict[str, Callable[[Case], Call]]:
         if case.kind != "hypercleaning":
             del ours_there["tinybilevel, CUDA"]  # one λ alone is not what a GPU is for
         return available(ours_there | OPPONENTS_ON_GPU) | limits
+    if case.kind == "tasks":
+        return available(TASKS)
     if case.kind == "toy":
         loops = {"tinybilevel, kernel": kernel, "tinybilevel, own functions": own_functions}
         return available(OURS | loops | OPPONENTS)

@@ -50,6 +50,11 @@ def judge(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 add(NUMBA, (JAX,), 0.48)
                 add(NUMBA, TORCH, 0.60)
                 add(NUMPY, (JAX,), 1.15)
+            case "tasks", _:
+                gram, fewer = (JAX, "JAX, explicit adjoint"), result["rows"] == 300
+                hundred = "100 classes" in result["case"]
+                add(NUMBA, gram, 1.0 if hundred else 0.2 if fewer else 0.45)
+                add(NUMPY, gram, 1.4)
             case "toy", _:
                 add("tinybilevel, kernel", (JAX,), 0.2)
                 add(NUMBA, (JAX,), 1.0)

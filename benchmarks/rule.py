@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,20 @@ def cases(dtype: Any) -> Iterator[tuple[str, tb.BilevelProblem]]:
         G = rng.random(M).astype(dtype)
         yield f"diagonal {M}", problem(tb.Quadratic(G), M, M)
         yield f"diagonal {M} and ridge", problem(tb.Quadratic(G) + ridge, M, M)
+    for n, d, V in (
+        (4, 2, 2),
+        (50, 24, 10),
+        (50, 64, 10),
+        (200, 99, 2),
+        (500, 512, 10),
+        (1000, 499, 10),
+        (300, 1280, 100),
+        (51, 24, 10),
+    ):
+        (X, y), (X_val, y_val) = ((normal(n, d), rng.integers(V, size=n)) for _ in range(2))
+        tasks = tb.problems.task_interaction(X, y, X_val, y_val, T=20, n_classes=V, step_size=0.01)
+        lam0 = np.full_like(tasks.lam0, 0.1 / V)
+        yield f"task interaction {n} × {d} × {V}", replace(tasks, lam0=lam0)
     for M in (100, 4000, 100_000):
         yield f"learned penalty {M}", problem(tb.L2Penalty(groups=np.arange(M) % 10) + ridge, M, 10)
 

@@ -13,12 +13,12 @@ from benchmarks.cases import Case, numbers
 
 
 class Problem(NamedTuple):
-    """g(w, λ) and f(w) for autograd; by hand, θ(λ) and its slope, ∇g(w, θ) and the products."""
+    """g(w, λ) and f(w) for autograd; by hand, θ(λ) and its vjp, ∇g(w, θ) and the products."""
 
     lower: Callable[..., Any]
     upper: Callable[..., Any]
     theta: Callable[..., Any]
-    slope: Callable[..., Any]
+    pull: Callable[..., Any]
     grad: Callable[..., Any]
     products: Callable[..., Any]
 
@@ -41,7 +41,7 @@ def _quadratic(case: Case, data: dict[str, Any]) -> Problem:
         lower=lambda w, lam: 0.5 * torch.dot(w - lam, curve(w - lam)),
         upper=upper,
         theta=lambda lam: lam,
-        slope=lambda lam: 1.0,
+        pull=lambda lam, h: h,
         grad=lambda w, theta: curve(w - theta),
         products=products,
     )
@@ -71,10 +71,51 @@ def _hypercleaning(case: Case, data: dict[str, Any]) -> Problem:
         lower,
         upper=lambda w: F.cross_entropy(data["X_val"] @ w.view(10, -1).T, data["y_val"].long()),
         theta=torch.sigmoid,
-        slope=lambda lam: torch.sigmoid(lam) * (1 - torch.sigmoid(lam)),
+        pull=lambda lam, h: torch.sigmoid(lam) * (1 - torch.sigmoid(lam)) * h,
         grad=grad,
         products=products,
     )
+
+
+def _tasks(case: Case, data: dict[str, Any]) -> Problem:
+    """The penalty in Laplacian form; the bias is the last column of W, which it leaves alone."""
+    n, V, y, y_val = case.rows, case.classes, data["y"].long(), data["y_val"].long()
+    X, X_val = (F.pad(data[k], (0, 1), value=1.0) for k in ("X", "X_val"))
+    Y, (i, j) = F.one_hot(y, V).to(X.dtype), torch.triu_indices(V, V, 1)
+    penalized = (torch.arange(X.shape[1]) < case.features).to(X.dtype)
+
+    def theta(lam: Any) -> Any:
+        C = torch.zeros(V, V, dtype=lam.dtype).index_put((i, j), lam[:-1])
+        C = C + C.T
+        return 4 * (torch.diag(C.sum(1)) - C) + 2 * lam[-1] * torch.eye(V, dtype=lam.dtype)
+
+    def lower(w: Any, lam: Any) -> Any:
+        W = w.view(V, -1)
+        P, loss = theta(lam), F.cross_entropy(X @ W.T, y)
+        W = W * penalized
+        return loss + 0.5 * (W * (P @ W)).sum()
+
+    def grad(w: Any, P: Any) -> Any:
+        W = w.view(V, -1)
+        R = torch.softmax(X @ W.T, dim=1).sub_(Y).div_(n)
+        return torch.addmm(P @ (W * penalized), R.T, X).view(-1)
+
+    def products(w: Any, P: Any, alpha: Any) -> tuple[Any, Any]:
+        both = X @ torch.cat([w, alpha]).view(2 * V, -1).T
+        S, dS = torch.softmax(both[:, :V], dim=1), both[:, V:]
+        dP = S * (dS - (S * dS).sum(1, keepdim=True))
+        A = alpha.view(V, -1) * penalized
+        return torch.addmm(P @ A, dP.div_(n).T, X).view(-1), w.view(V, -1) @ A.T
+
+    def pull(lam: Any, h: Any) -> Any:
+        with torch.enable_grad():
+            lam = lam.clone().requires_grad_()
+            return torch.autograd.grad(theta(lam), lam, h)[0]
+
+    def upper(w: Any) -> Any:
+        return F.cross_entropy(X_val @ w.view(V, -1).T, y_val)
+
+    return Problem(lower, upper, theta, pull, grad, products)
 
 
 class _Weights(torch.nn.Module):
@@ -93,7 +134,7 @@ def build(case: Case, style: str) -> Callable[[], np.ndarray]:
     n, T, K = numbers(case), case.T, case.K
     device = "cuda" if case.device == "gpu" else "cpu"
     data = {name: torch.from_numpy(a).to(device) for name, a in n.data.items()}
-    p = (_hypercleaning if case.kind == "hypercleaning" else _quadratic)(case, data)
+    p = {"hypercleaning": _hypercleaning, "tasks": _tasks}.get(case.kind, _quadratic)(case, data)
     gamma = n.step_size
     w0, lam0 = torch.from_numpy(n.w0).to(device), torch.from_numpy(n.lam).to(device)
     if style == "compiled":
@@ -148,7 +189,7 @@ def build(case: Case, style: str) -> Callable[[], np.ndarray]:
             hessian, mixed = p.products(w, theta, alpha)
             alpha = alpha - gamma * hessian
             h -= gamma * mixed
-        return p.slope(lam0) * h
+        return p.pull(lam0, h)
 
     call = {"autograd": autograd, "higher": higher_, "torchopt": torchopt_}.get(style, adjoint)
     return lambda: call().cpu().numpy()

@@ -20,6 +20,8 @@ CASES = [
     Case("quadratic", 4, M=1500),
     Case("hypercleaning", 2, T=5, rows=40),
     Case("hypercleaning", 5, T=5, rows=40, dtype="float32"),
+    Case("tasks", 3, T=5, rows=60, features=400, classes=4),
+    Case("tasks", 5, T=5, rows=60, features=400, classes=4, dtype="float32"),
 ]
 
 

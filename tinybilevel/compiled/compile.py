@@ -9,6 +9,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array, like, moved, on_device, promote, to_numpy
 from tinybilevel.compiled.forms import TooLarge, dense_form, upper_form
+from tinybilevel.compiled.interaction import interaction, parts
 from tinybilevel.compiled.loops import (
     CleaningOnDevice,
     CleaningOnHost,
@@ -34,7 +35,7 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     """Return `problem` with its forward and backward pass as one compiled loop.
 
     `KRMD` and `RMD` that keep their states in a `Ring`, without `tol` or `tail`, then run it; all
-    else runs as before. There are four such loops:
+    else runs as before. There are five such loops:
 
     - Small problems, where the interpreter takes most of the time: a call takes microseconds, and
       `Method.batch` takes many λ at once, on all cores. They are made when first called, which
@@ -47,8 +48,11 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
       many problems at once.
     - Weighted softmax regression, as in `problems.hypercleaning`: what its kernels do, without the
       interpreter between two steps.
-    - The same on a GPU: three launches per step, recorded as a CUDA graph at the first call with
-      each K.
+    - `problems.task_interaction`, by the Gram matrix of its training examples: one product with it
+      where X takes two forward and three back. With more examples than twice the features it comes
+      back as it is.
+    - Hypercleaning on a GPU: three launches per step, recorded as a CUDA graph at the first call
+      with each K.
 
     Parameters
     ----------
@@ -57,7 +61,8 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
         are made of `Quadratic`, `L2Penalty`, dense `SoftmaxRegression`, what is in
         ``tinybilevel.problems``, and objectives from functions that Numba has compiled; of sums of
         these, and of these on a block of λ. Or the lower level is a weighted `SoftmaxRegression`
-        with fixed `L2Penalty` terms, under any upper level. On a GPU, a
+        with fixed `L2Penalty` terms, or that of `problems.task_interaction` from W = 0, under any
+        upper level. On a GPU, a
         `Quadratic` without a `hyper_map` under an upper level of ``tinybilevel.problems``, a fixed
         `L2Penalty`, or a `Quadratic` with a diagonal G and C = 0; or a weighted
         `SoftmaxRegression` with fixed `L2Penalty` terms under an unweighted one.
@@ -166,13 +171,15 @@ def _quadratic(
 def _cleaning(
     problem: BilevelProblem, descent: GradientDescent, start: Array
 ) -> tuple[type[Loop], Any]:
-    parts = _loss_and_ridge(descent.objective)
-    if parts is None or parts[1]._rows is not None or parts[1].dtype != start.dtype:
+    if (coupled := parts(descent.objective)) is not None:
+        return interaction(coupled, problem, descent, start)
+    found = _loss_and_ridge(descent.objective)
+    if found is None or found[1]._rows is not None or found[1].dtype != start.dtype:
         return _dense(problem, descent, start)
     from tinybilevel.kernels.softmax import Softmax
     from tinybilevel.kernels.softmax_loop import SoftmaxLoop
 
-    c, loss, rho = parts
+    c, loss, rho = found
     lower = loss.body
     if not isinstance(lower, Softmax):
         try:
@@ -187,13 +194,13 @@ def _cleaning_on_device(
     problem: BilevelProblem, descent: GradientDescent, start: Array
 ) -> tuple[type[Loop], Any]:
     g, f = descent.objective, problem.upper
-    parts = _loss_and_ridge(g)
+    found = _loss_and_ridge(g)
     if (
-        parts is None
+        found is None
         or type(f) is not SoftmaxRegression
         or f.weighted
-        or not all(part.whole_dense() for part in (parts[1], f))
-        or {parts[1].dtype, f.dtype} != {start.dtype}
+        or not all(part.whole_dense() for part in (found[1], f))
+        or {found[1].dtype, f.dtype} != {start.dtype}
     ):
         raise TypeError(
             "compile takes on a GPU a Quadratic, or a weighted SoftmaxRegression on dense data "
@@ -201,7 +208,7 @@ def _cleaning_on_device(
         )
     from tinybilevel.kernels import cuda
 
-    c, loss, rho = parts
+    c, loss, rho = found
     lower, upper = (cuda.Softmax(part.X, part.y, part.n_classes) for part in (loss, f))
     scales = c * loss.scale, f.scale
     gamma = descent.step_size.values

@@ -121,12 +121,13 @@ class HostLoop(Loop):
         w: Array,
         K: int,
         norms: Any,
+        held: int | None = None,
     ) -> Hypergradient | None:
-        """Pull h back to λ; None where anything is not finite."""
+        """Pull h back to λ; None where anything is not finite. By default K + 1 states are held."""
         grad = self.pull(lam, h)
         if not math.isfinite(value) or not np.isfinite(grad).all() or not np.isfinite(w).all():
             return None
-        cost = Cost(self.T, K, (max(K, 1) + 1) * w.nbytes)
+        cost = Cost(self.T, K, (max(K, 1) + 1) * w.nbytes if held is None else held)
         norms = np.asarray(norms, float)
         return Hypergradient(value, grad, w, K, norms, cost, _lower=(problem, lam.copy()))
 
