@@ -156,3 +156,9 @@ def test_labels_that_are_refused(y, error, message):
 def test_labels_may_be_whole_floats():
     whole = tb.problems.task_interaction(X, Y.astype(float), X_VAL, Y_VAL.astype(float), T=3)
     assert tb.RMD()(whole, LAM).value == tb.RMD()(replace(problem(), T=3), LAM).value
+
+
+def test_remembered_softmaxes_change_nothing():
+    for K in (1, 6):
+        kept, plain = (tb.KRMD(K=K)(problem(remember=count), LAM) for count in (4, 0))
+        np.testing.assert_array_equal(kept.grad, plain.grad)

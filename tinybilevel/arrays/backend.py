@@ -66,6 +66,8 @@ def take(a: Array, indices: Array, out: Array) -> Array:
 def group_sums(groups: Array, x: Array, count: int) -> Array:
     """Return the sums of the entries of x in each group, (count,), in float64; −1 is no group."""
     if not on_device(x):
+        if count == 1:  # NumPy's bincount goes through x one by one
+            return x[groups == 0].sum(dtype=np.float64, keepdims=True)
         return np.bincount(groups + 1, weights=x, minlength=count + 1)[1:]
     # CuPy's bincount has the host wait, to look at the groups.
     sums = np.zeros_like(x, shape=count + 1, dtype=np.float64)

@@ -300,7 +300,8 @@ class Sum(Objective):
 
     def _total(self, parts: Iterable[Array]) -> Array:
         """Return Σ_k c_k parts_k."""
-        return reduce(add, (c * part for (c, _), part in zip(self.terms, parts, strict=True)))
+        scaled = zip(self.terms, parts, strict=True)
+        return reduce(add, (part if c == 1 else c * part for (c, _), part in scaled))
 
 
 class OnBlock(Objective):
