@@ -129,6 +129,7 @@ def problem(case: Case, backend: str, remember: int = 0) -> tb.BilevelProblem:
             step_size=n.step_size,
             n_classes=case.classes,
             backend=backend,
+            remember=remember,
         )
         return replace(made, lam0=n.lam)
     if case.kind == "hypercleaning":

@@ -202,6 +202,7 @@ OPPONENTS = {
 }
 TASKS = {
     "tinybilevel, NumPy": ours("numpy"),
+    "tinybilevel, NumPy, remember=K": ours("numpy", remember=True),
     "tinybilevel, Numba": ours("auto", compiled=True),
     "JAX jit": jax("scan"),
     "JAX, explicit adjoint": jax("adjoint"),
