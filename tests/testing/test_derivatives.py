@@ -498,3 +498,17 @@ def test_a_missing_grad_lam_is_named():
         AssertionError, match=r"differences of value show .*, grad_lam says 0: one is 0"
     ):
         tb.testing.assert_upper_gradients(f, [1.0, 2.0], [0.5, -3.0])
+
+
+def test_a_slope_that_is_all_but_right_may_be_the_point_s_fault():
+    def grad(w, lam):
+        return 2.85 * np.sign(w) * abs(w) ** 1.85  # of Hölder exponent 0.85 at 0, and right
+
+    g = tb.Objective.from_functions(
+        value=lambda w, lam: float((abs(w) ** 2.85).sum()),
+        grad=grad,
+        grad_jvp=lambda w, lam, dw, dlam: 2.85 * 1.85 * abs(w) ** 0.85 * dw,
+    )
+    with pytest.raises(AssertionError, match="the point is too wild for a slope: try one nearer"):
+        check_objective(g, np.zeros(2), np.zeros(1))
+    assert check_objective(g, np.ones(2), np.zeros(1))

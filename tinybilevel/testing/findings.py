@@ -74,7 +74,11 @@ class Findings(dict[str, float]):
         a, b = (float(np.sum(x * seen)) / length if length else 0.0 for x in (seen, said))
         if not length:
             b = float(np.linalg.norm(said))
-        self._wrong[key] = f"differences of {what} show {a:.6g}, {by} says {b:.6g}: {_why(b, a)}"
+        near = "; or the point is too wild for a slope: try one nearer 0, or another seed"
+        self._wrong[key] = (
+            f"differences of {what} show {a:.6g}, {by} says {b:.6g}: {_why(b, a)}"
+            f"{near if self[key] > order - 0.5 else ''}"
+        )
 
     def require_dots(self) -> None:
         """Raise an AssertionError if a dot test failed so far."""
