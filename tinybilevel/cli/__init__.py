@@ -103,10 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="{run,reproduce}", required=True)
     about = parser_settings("solve one problem", "run hypercleaning", "run toy --K 5")
     run = verbs.add_parser("run", **about).add_subparsers(
-        metavar="{hypercleaning,task-interaction,toy}", required=True
+        metavar="{hypercleaning,task-interaction,one-shot,toy}", required=True
     )
     _hypercleaning(run)
     _task_interaction(run)
+    _one_shot(run)
     _toy(run)
     about = parser_settings(
         "a table or figure of the paper", "reproduce figure1", "reproduce table2 --jobs 2"
@@ -256,6 +257,86 @@ def _data(text: str) -> str:
             f"must be {', '.join(known)}, or an .npz file, got {text!r}"
         )
     return text
+
+
+def _one_shot(run: Any) -> None:
+    parser = run.add_parser(
+        "one-shot",
+        **parser_settings(
+            "learn to tell characters from one image each (a few minutes; on the digits, which"
+            "\nstand in where Omniglot is not found, less than one)",
+            "run one-shot",
+            "run one-shot --K 1 --iterations 5000 --test-tasks 600 --out runs/K1",
+            "run one-shot --K 1 --iterations 5000 --test-tasks 600 --out runs/K1 --resume",
+            "run one-shot --ways 20 --held-out 100",
+        ),
+    )
+    add = parser.add_argument
+    add(
+        "--data",
+        choices=["omniglot", "digits"],
+        help="characters to tell (default omniglot; where it is not found the digits, each turned"
+        "\nby 0°, 90°, 180° and 270°)",
+    )
+    add("--data-dir", type=Path, help="folder that holds omniglot/; see tinybilevel.data")
+    own = "default by the data"
+    add("--K", type=count(1), default=10, help="steps of back-propagation, up to T (default 10)")
+    add("--T", type=count(1), default=50, help="steps of the lower level (default 50)")
+    add("--iterations", type=count(1), help=f"updates of λ in all ({own}: 2000, digits 500)")
+    add(
+        "--schedule",
+        type=count(1),
+        help="updates in which the rates fall to 0, along a cosine (default --iterations)",
+    )
+    add("--ways", type=count(2), default=5, help="classes of a task (default 5)")
+    add("--shots", type=count(1), default=1, help="images of a class to learn from (default 1)")
+    add("--queries", type=count(1), default=5, help="query images of a class (default 5)")
+    add("--tasks", type=count(1), default=1, help="tasks for each update (default 1)")
+    add("--filters", type=count(1), default=32, help="of each convolution (default 32)")
+    add("--seed", type=count(0), default=0, help="of λ_1 and the training tasks (default 0)")
+    add("--lr", type=positive, help=f"outer Adam: the network and c ({own}: 2e-3, digits 5e-3)")
+    add("--lr-logs", type=positive, default=1e-4, help="and of log ρ and log γ (default 1e-4)")
+    for name, what, each, head in (
+        ("rho", "strength of the pull to c", "5, digits 1", "1.5, digits 0.5"),
+        ("gamma", "step size", "0.02, digits 0.01", "0.01"),
+    ):
+        add(f"--{name}", type=positive, help=f"{what} to start from ({own}: {each})")
+        add(f"--{name}-head", type=positive, help=f"that of the last layer ({own}: {head})")
+    add("--clip", type=positive, default=1.0, help="largest ‖hypergradient‖ to follow (default 1)")
+    add(
+        "--rotations",
+        action="store_true",
+        help="train on characters turned by 90°, 180° and 270° as well, as further classes",
+    )
+    add(
+        "--held-out",
+        type=count(0),
+        default=0,
+        help="training classes to keep apart and test on, to choose settings by (default 0)",
+    )
+    add("--test-tasks", type=count(2), default=120, help="tasks to test on (default 120)")
+    _output(parser)
+
+    def command(args: argparse.Namespace) -> None:
+        from tinybilevel.cli.folder import default_folder
+        from tinybilevel.cli.one_shot import Config, available, defaults, run
+
+        if args.data == "digits" and args.data_dir is not None:
+            parser.error("argument --data-dir: the digits come with scikit-learn, not from a file")
+        if args.data == "digits" and args.rotations:
+            parser.error("argument --rotations: the digits are turned already")
+        args.data = args.data or available(args.data_dir)
+        usual = defaults(args.data)
+        for name, value in vars(replace(usual, schedule=args.iterations or usual.schedule)).items():
+            if getattr(args, name) is None:
+                setattr(args, name, value)
+        config = _config(Config, args)
+        if args.out is None:
+            usual = replace(usual, schedule=config.iterations)
+            args.out = default_folder("one-shot", config, "data", "K", "seed", usual=usual)
+        run(config, args.out, data_dir=args.data_dir, resume=args.resume, progress=True)
+
+    parser.set_defaults(command=command)
 
 
 def _toy(run: Any) -> None:

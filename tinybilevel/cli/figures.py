@@ -20,6 +20,8 @@ __all__ = [
     "interaction",
     "interaction_curves",
     "learning_curve",
+    "one_shot_curve",
+    "one_shot_task",
     "rejected_grid",
     "require_matplotlib",
     "trajectory",
@@ -80,6 +82,53 @@ def rejected_grid(
     )
     figure.savefig(path, dpi=150)
     return [axis.get_title() for axis in figure.axes[: len(order)]]
+
+
+def one_shot_curve(path: Path, lines: Lines, window: int = 50) -> None:
+    """Draw the loss and the accuracy on training tasks, as means over `window` updates."""
+    figure = require_matplotlib()(figsize=(8, 3.2), layout="constrained")
+    window = max(1, min(window, len(lines) // 4))
+    steps = [line["iteration"] for line in lines][window - 1 :]
+    for axis, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        each = np.array([line[name] for line in lines])
+        axis.plot(steps, np.convolve(each, np.full(window, 1 / window), "valid"))
+        axis.set(xlabel="hyper-iteration", ylabel=name)
+    figure.suptitle(
+        f"On the query images of training tasks; means over {window} updates", fontsize=10
+    )
+    figure.savefig(path, dpi=150)
+
+
+def one_shot_task(
+    path: Path, task: Any, predicted: Array, names: Sequence[str], rows: int = 8, count: int = 8
+) -> list[str]:
+    """Show a task, a class in each row, and return what the query images were taken for."""
+    ways, each = len(names), len(task.y_query) // len(names)
+    rows, count = min(rows, ways), min(count, each)
+    figure = require_matplotlib()(figsize=(1.1 * (count + 1), 1.35 * rows + 0.8))
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.02, top=1 - 0.95 / (1.35 * rows + 0.8), hspace=0.45
+    )
+    grid, captions = figure.subplots(rows, count + 1, squeeze=False), []
+    shots = len(task.y) // ways
+    for c, axes in enumerate(grid):
+        axes[0].imshow(task.X[c * shots, 0], cmap="gray_r")
+        axes[0].set_title(f"{c + 1}: {names[c]}", fontsize=6)
+        for axis, i in zip(axes[1:], range(c * each, c * each + count), strict=True):
+            axis.imshow(task.X_query[i, 0], cmap="gray_r")
+            right = predicted[i] == task.y_query[i]
+            captions.append(f"{predicted[i] + 1}")
+            axis.set_title(captions[-1], fontsize=9, color="tab:green" if right else "tab:red")
+    for axis in figure.axes:
+        axis.set_axis_off()
+    wrong = int(np.sum(predicted != task.y_query))
+    figure.suptitle(
+        f"A test task: the first image of a row is what was learned from; {wrong} of "
+        f"{len(task.y_query)} query images wrong",
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=150)
+    return captions
 
 
 def exact_gradient_norms(path: Path, runs: Mapping[int, Lines]) -> None:
