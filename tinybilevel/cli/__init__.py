@@ -372,7 +372,7 @@ def _config(cls: Any, args: argparse.Namespace) -> Any:
 
 
 def _reproduce(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_subparsers(metavar="{table2,table3,figure1,…,figure6}", required=True)
+    what = parser.add_subparsers(metavar="{table2,table3,table4,figure1,…,figure7}", required=True)
     for name, about in (
         ("figure1", "the graph of f, and both sides of Proposition 3.1"),
         ("figure2", "the descent ratio of Lemma 3.2 along a run, for f and f̃"),
@@ -411,6 +411,16 @@ def _reproduce(parser: argparse.ArgumentParser) -> None:
             f"reproduce {name} --settings digits --trials 1 --out runs/short",
         )
         _trials(what.add_parser(name, **settings), name)
+    for name, about in (
+        ("table4", "one-shot accuracy on Omniglot, by K"),
+        ("figure7", "what K-RMD leaves out at the λ of a run of table4, by K (plot 4)"),
+    ):
+        settings = parser_settings(
+            f"{about} (hours for 5000 updates;\nwhat is finished is kept and not run again)",
+            f"reproduce {name}",
+            f"reproduce {name} --K 10 --iterations 200 --test-tasks 60 --out runs/short",
+        )
+        _one_shot_runs(what.add_parser(name, **settings), name)
 
 
 def _figure(args: argparse.Namespace) -> None:
@@ -501,6 +511,58 @@ def _trials(parser: argparse.ArgumentParser, name: str) -> None:
     parser.set_defaults(
         command=command,
         kept=lambda args: f"the trials so far are kept in {args.out}/; the same command goes on",
+    )
+
+
+def _one_shot_runs(parser: argparse.ArgumentParser, name: str) -> None:
+    Ks = [1, 10, 25, 50] if name == "table4" else [10]
+    shown = " ".join(map(str, Ks))
+    add = parser.add_argument
+    add("--data", choices=["omniglot", "digits"], default="omniglot", help="(default omniglot)")
+    add("--data-dir", type=Path, help="folder that holds omniglot/; see tinybilevel.data")
+    add("--K", type=count(1), nargs="+", default=Ks, help=f"one run each (default {shown})")
+    add("--seeds", type=count(0), nargs="+", default=[0], help="one run each (default 0)")
+    add("--T", type=count(1), default=50, help="steps of the lower level (default 50)")
+    add("--iterations", type=count(1), default=5000, help="updates of λ (default 5000)")
+    add("--ways", type=count(2), default=5, help="classes of a task (default 5)")
+    add("--filters", type=count(1), default=32, help="of each convolution (default 32)")
+    add("--lr-logs", type=positive, default=1e-4, help="rate of log ρ and log γ (default 1e-4)")
+    add("--rho-head", type=positive, help="ρ of the last layer to start from (default 1.5)")
+    add(
+        "--held-out",
+        type=count(0),
+        default=0,
+        help="training classes to keep apart and test on, to choose settings by (default 0)",
+    )
+    add("--test-tasks", type=count(2), default=600, help="tasks to test on (default 600)")
+    add("--jobs", type=count(1), default=1, help="runs at a time (default 1)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs/table4"),
+        help="folder of the runs, shared by table4 and figure7; table4 has a row for all that are"
+        "\nfinished there (default runs/table4)",
+    )
+
+    def command(args: argparse.Namespace) -> None:
+        from tinybilevel.cli import figure7, table4
+        from tinybilevel.cli.one_shot import defaults
+
+        names = "T", "iterations", "ways", "filters", "lr_logs", "held_out", "test_tasks"
+        given = {name: getattr(args, name) for name in names}
+        given |= {"rho_head": args.rho_head} if args.rho_head else {}
+        config = replace(defaults(args.data), **given, schedule=args.iterations)
+        runs = table4.all_runs(
+            args.out, config, args.K, args.seeds, data_dir=args.data_dir, jobs=args.jobs
+        )
+        if name == "table4":
+            print(table4.table4(args.out))
+        else:
+            figure7.figure7(next(iter(runs.values())), args.out, data_dir=args.data_dir)
+
+    parser.set_defaults(
+        command=command,
+        kept=lambda args: f"the runs so far are kept in {args.out}/; the same command goes on",
     )
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "rejected_grid",
     "require_matplotlib",
     "trajectory",
+    "truncation_errors",
 ]
 
 Lines = Sequence[Mapping[str, Any]]
@@ -145,6 +146,25 @@ def exact_gradient_norms(path: Path, runs: Mapping[int, Lines]) -> None:
     axis.set(xlabel="hyper-iteration", ylabel=r"$\|\mathrm{d}_\lambda f\|$")
     axis.legend()
     figure.savefig(path, dpi=150)
+
+
+def truncation_errors(
+    stem: Path, curves: Mapping[str, Array], blocks: Mapping[str, Array]
+) -> list[Path]:
+    """Draw plot 4 of Figure 7: the relative error of K-RMD against K, and that of each block."""
+    figure = require_matplotlib()(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axis, lines, title in (
+        (left, curves, "all of λ"),
+        (right, blocks, "each block of λ, ρ > 0, against h₀"),
+    ):
+        for color, (name, error) in zip(_colors(len(lines)), lines.items(), strict=True):
+            shown = error > 0  # K = T leaves nothing out
+            axis.semilogy(np.flatnonzero(shown), error[shown], color=color, label=name)
+        axis.set(xlabel="K", title=title)
+        axis.legend(fontsize=8)
+    left.set(ylabel="relative error of the hypergradient", ylim=(1e-3, 2))
+    return _save(figure, stem)
 
 
 def trajectory(path: Path, lam: Array, value: Any, norms: Sequence[float], title: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from tinybilevel.cli import figures
 from tinybilevel.cli.folder import finished, table, write_json
 from tinybilevel.cli.hypercleaning import Config, Result, run
 
-__all__ = ["PAPER", "all_runs", "figure5", "table2"]
+__all__ = ["PAPER", "all_runs", "figure5", "in_processes", "table2"]
 
 Runs = dict[tuple[int, int], Result]
 
@@ -83,10 +84,30 @@ def all_runs(
         for seed in seeds
         for K in Ks
     }
+    return in_processes(_one, tasks, jobs)
+
+
+def in_processes(one: Callable[..., Any], tasks: Mapping[Any, Any], jobs: int) -> dict[Any, Any]:
+    """Return ``one(*task)`` for each task, some at a time, each in a process of its own.
+
+    Parameters
+    ----------
+    one : callable
+        A function of a module.
+    tasks : mapping of any key to tuple
+        Its arguments.
+    jobs : int
+        How many at a time; 1 is in this process.
+
+    Returns
+    -------
+    dict
+        By the same keys.
+    """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     if jobs == 1:
-        return {key: _one(*task) for key, task in tasks.items()}
+        return {key: one(*task) for key, task in tasks.items()}
     # A process per run, so that each reports its own peak memory.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
@@ -96,7 +117,7 @@ def all_runs(
         initializer=signal.signal,
         initargs=(signal.SIGTERM, signal.default_int_handler),
     ) as pool:
-        futures = {key: pool.submit(_one, *task) for key, task in tasks.items()}
+        futures = {key: pool.submit(one, *task) for key, task in tasks.items()}
         try:
             return {key: future.result() for key, future in futures.items()}
         except BaseException:

@@ -1,0 +1,106 @@
+"""``tinybilevel reproduce table4`` and ``figure7``, on the digits: runs are shared and kept."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from tinybilevel.cli import main, table4
+from tinybilevel.cli.figure7 import errors, slope
+from tinybilevel.cli.one_shot import Config, characters, defaults, family, start
+from tinybilevel.methods import KRMD, RMD
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
+
+SMALL = ["--data", "digits", "--T", "6", "--iterations", "2", "--filters", "3", "--test-tasks", "3"]
+
+
+def command(what, out, *more):
+    return main(["reproduce", what, *SMALL, "--out", str(out), *map(str, more)])
+
+
+def test_the_table_has_a_row_for_each_k_and_its_runs_are_kept(tmp_path, capsys, monkeypatch):
+    assert command("table4", tmp_path, "--K", 1, 4, "--seeds", 0, 1) == 0
+    assert "T = 6, K = 4, 2 updates" in capsys.readouterr().out
+    found = json.loads((tmp_path / "table4.json").read_text())
+    assert [(row["settings"]["K"], row["seeds"]) for row in found] == [(1, [0, 1]), (4, [0, 1])]
+    runs = [json.loads(f.read_text()) for f in tmp_path.glob("K4*/result.json")]
+    accuracies = 100 * np.array([r["test_accuracy"] for r in runs])
+    assert found[1]["accuracy"] == pytest.approx(accuracies.mean())
+    assert found[1]["spread"] == pytest.approx(accuracies.std(ddof=1))
+    assert found[1]["accuracy_120"] == pytest.approx(found[1]["accuracy"]), "of fewer tasks, all"
+
+    monkeypatch.setattr(table4, "run", None)  # nothing may be run again
+    assert command("table4", tmp_path, "--K", 1) == 0
+    assert "K = 4" in capsys.readouterr().out, "all finished runs have a row"
+
+
+def write_run(folder, config, accuracy):
+    folder.mkdir()
+    settings = {"version": "0", "settings": vars(config)}
+    (folder / "config.json").write_text(json.dumps(settings))
+    result = {"test_accuracy": accuracy, "test_accuracy_support": accuracy - 0.01}
+    result |= {"interval": 0.003, "test_tasks": 600, "train_tasks": 5000}
+    result["seconds_per_iteration"] = 0.1
+    (folder / "result.json").write_text(json.dumps(result))
+    np.savez(folder / "lam.npz", shares=np.repeat([accuracy + 0.01, accuracy], [120, 480]))
+
+
+def test_the_papers_row_stands_below_ours_where_it_has_one(tmp_path):
+    for K, iterations, ways in ((10, 5000, 5), (10, 5000, 20), (10, 4000, 5), (1, 15000, 5)):
+        config = Config(K=K, iterations=iterations, schedule=iterations, ways=ways)
+        write_run(table4.folder_of(tmp_path, config), config, 0.97)
+    text = table4.table4(tmp_path)
+    assert text == (tmp_path / "table4.txt").read_text().removesuffix("\n")
+    lines = text.splitlines()
+    ours = [i for i, line in enumerate(lines) if line.startswith("omniglot")]
+    below = {i: (lines[i + 1].split() or [""]) for i in ours}
+    papers = {i: row for i, row in below.items() if row[0] == "paper"}
+    found = [(lines[i].split(",")[1].strip(), row[1:]) for i, row in papers.items()]
+    assert sorted(found) == [("5-way 1-shot", ["96.3", "0.7"]), ("5-way 1-shot", ["97.7", "0.4"])]
+    one = next(line for line in lines if "5-way" in line and "15000 updates" in line)
+    numbers = ["1", "97.00", "±", "0.30", "(600)", "98.00", "96.00", "5000", "0.100"]
+    assert one.split()[-9:] == numbers
+
+
+def test_figure_7_draws_the_error_of_a_run(tmp_path, capsys):
+    assert command("figure7", tmp_path, "--K", 2) == 0
+    assert "ρ = 0, against h₀: slope of log(error)" in capsys.readouterr().out
+    for suffix in ("png", "svg"):
+        assert (tmp_path / f"figure7.{suffix}").stat().st_size > 1000
+    with (tmp_path / "figure7.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["block"] for row in rows} == {"all", "front", "c", "log_rho", "log_gamma"}
+    at_T = [row for row in rows if (row["right"], row["K"]) == ("h_0", "6")]
+    assert {float(row["relative_error"]) for row in at_T} == {0}
+    assert len(rows) == 2 * 2 * 5 * 7
+
+
+def test_the_error_is_that_of_the_methods():
+    config = Config(**{**vars(defaults("digits")), "T": 4, "filters": 3})
+    _, test = characters(config)
+    problems = family(config, 8)
+    lam = start(config, problems).astype(float)
+    task = test.draw(queries=2, seed=0, dtype=np.float64)
+    found = errors(problems, lam, [task])
+    problem = problems.problem(task.X, task.y, task.X_query, task.y_query)
+    methods = KRMD(K=1), KRMD(K=4), RMD()
+    K1, h0, exact = (method(problem, lam).grad for method in methods)
+    c = problems.layout["c"]
+    for right, name in ((h0, "h_0"), (exact, "exact")):
+        error = np.linalg.norm(K1 - right) / np.linalg.norm(right)
+        assert found[name]["all"][1] == pytest.approx(error, rel=1e-10)
+        error = np.linalg.norm((K1 - right)[c]) / np.linalg.norm(right[c])
+        assert found[name]["c"][1] == pytest.approx(error, rel=1e-10)
+
+
+def test_the_slope_is_that_of_the_logarithm():
+    K = np.arange(51)
+    each, R2 = slope(0.9 * np.exp(-0.0385 * K))
+    assert each == pytest.approx(-0.0385, rel=1e-12)
+    assert pytest.approx(1, rel=1e-12) == R2
+    noisy = np.exp(-0.03 * K + 0.2 * np.cos(K))
+    assert slope(noisy)[1] < 0.99
