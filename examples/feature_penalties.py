@@ -34,7 +34,8 @@ def main() -> tuple[float, float]:
 
     # Few states are kept: 100 steps of back-propagation from 10 slots.
     fun = tb.value_and_grad(problem, tb.RMD(tb.Binomial(slots=10)))
-    bounds = [(-10, 3)] * n_features
+    # Beyond e¹ Nesterov's step of 0.1 would be too large for the curvature.
+    bounds = [(-10, 1)] * n_features
     options = {"maxiter": 30}
     result = minimize(
         fun, problem.lam0, jac=True, method="L-BFGS-B", bounds=bounds, options=options

@@ -197,9 +197,10 @@ def test_float32_all_the_way(place):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_divergence_is_explained(place):
     X, y, *_ = case(14, 4, 3)
-    problem = tb.problems.hypercleaning(
-        X[:9], y[:9], X[9:], y[9:], T=4, n_classes=3, step_size=1e200, regularization=1e200
-    )
+    with pytest.warns(tb.StabilityWarning, match="does not settle"):
+        problem = tb.problems.hypercleaning(
+            X[:9], y[:9], X[9:], y[9:], T=4, n_classes=3, step_size=1e200, regularization=1e100
+        )
     with pytest.raises(tb.DivergenceError, match="step size"):
         tb.RMD()(tb.compile(problem.to("cupy")))
 

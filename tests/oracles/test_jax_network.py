@@ -94,12 +94,14 @@ def test_products_of_a_network(task):
         return jnp.vdot(jax.grad(value)(w, given), v)
 
     w, given = whole[mine], whole[rest]
-    assert g.value(w, given) == pytest.approx(float(value(w, given)), rel=1e-12)
-    assert relative_error(g.grad(w, given), jax.grad(value)(w, given)) <= 1e-10
-    assert relative_error(g.grad_lam(w, given), jax.grad(value, 1)(w, given)) <= 1e-10
-    hessian, mixed = g.grad_vjp(w, given, v)
-    assert relative_error(hessian, jax.grad(along)(w, given)) <= 1e-10
-    assert relative_error(mixed, jax.grad(along, 1)(w, given)) <= 1e-10
+    expected, (grad, grad_lam) = jax.jit(jax.value_and_grad(value, (0, 1)))(w, given)
+    assert g.value(w, given) == pytest.approx(float(expected), rel=1e-12)
+    assert relative_error(g.grad(w, given), grad) <= 1e-10
+    assert relative_error(g.grad_lam(w, given), grad_lam) <= 1e-10
+    hessian, mixed = jax.jit(jax.grad(along, (0, 1)))(w, given)
+    found = g.grad_vjp(w, given, v)
+    assert relative_error(found[0], hessian) <= 1e-10
+    assert relative_error(found[1], mixed) <= 1e-10
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +140,7 @@ def oracle(task, lam):
     return run
 
 
-@pytest.mark.parametrize(
-    "K", [10, *(pytest.param(K, marks=pytest.mark.slow) for K in (1, T, T + 1))]
-)
+@pytest.mark.parametrize("K", [pytest.param(K, marks=pytest.mark.slow) for K in (1, 10, T, T + 1)])
 def test_hypergradients_of_the_one_shot_problem(task, lam, oracle, K):
     value, grad = oracle(K)
     method = tb.KRMD(K=K) if K <= T else tb.RMD()
