@@ -14,7 +14,15 @@ __all__ = ["Compose"]
 
 
 class Compose(HyperMap):
-    """θ = Φ_n(… Φ_2(Φ_1(λ))): maps in the order in which they are applied."""
+    """θ = Φ_n(… Φ_2(Φ_1(λ))): maps in the order in which they are applied.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.Compose(tb.Affine(2 * np.eye(2)), tb.Exp())(np.array([0.0, 1.0]))
+    array([1.       , 7.3890561])
+    """
 
     def __init__(self, *maps: HyperMap) -> None:
         if not maps:

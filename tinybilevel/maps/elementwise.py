@@ -56,7 +56,15 @@ class Sigmoid(Elementwise):
 
 
 class Exp(Elementwise):
-    """θ = exp(λ): positive strengths and step sizes on a log scale."""
+    """θ = exp(λ): positive strengths and step sizes on a log scale.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.Exp()(np.array([0.0, 1.0]))
+    array([1.        , 2.71828183])
+    """
 
     def __call__(self, lam: Array) -> Array:
         return np.exp(lam)

@@ -45,6 +45,13 @@ class Hypergradient:
         ``ImplicitCG(constants=…)`` it is that of f(w*(λ), λ) at the minimum. None without.
     state : ndarray or None
         w_T with its buffers, where the transition has any: what `BilevelProblem.continuing` takes.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> r = tb.KRMD(K=20)(tb.problems.toy(), [1.0, 1.0])
+    >>> r.grad.shape, r.w.shape, r.alpha_norms.shape, r.K
+    ((2,), (2,), (21,), 20)
     """
 
     value: float

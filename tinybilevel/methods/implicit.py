@@ -52,6 +52,13 @@ class ImplicitCG(Series):
         If `tol` > 0 is not reached; if H + δI is seen not to be positive definite, where CG stops
         and keeps what it has; or if ∇_w g(w_T) is not small, as (11) holds at a minimum only. The
         result then says ``converged=False`` and holds the residual that was reached.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> r = tb.ImplicitCG()(tb.problems.toy(T=400), [1.0, 1.0])
+    >>> r.converged, r.K
+    (True, 2)
     """
 
     K: int | None = None

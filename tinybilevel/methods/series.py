@@ -85,6 +85,14 @@ class Neumann(Series):
     ConvergenceWarning
         If ‖α_k‖ = ‖A_∞ᵏ ∇_w f‖ grows, or ∇_w g(w_T) is not small. The result then says
         ``converged=False``.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> problem = tb.problems.toy(T=400)
+    >>> exact = tb.RMD()(problem, [1.0, 1.0]).grad
+    >>> tb.testing.relative_error(tb.Neumann(K=200)(problem, [1.0, 1.0]).grad, exact) < 1e-3
+    True
     """
 
     K: int

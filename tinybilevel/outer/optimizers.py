@@ -77,6 +77,13 @@ class Adam(Optimizer):
         Decay of the two moments, in [0, 1).
     eps : float
         Added to the root of the second moment, greater than 0.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> r = tb.minimize(tb.problems.toy(), method=tb.RMD(), optimizer=tb.Adam(0.1), iterations=5)
+    >>> bool(r.value < r.history["value"][0])
+    True
     """
 
     lr: Rate = 0.1

@@ -103,6 +103,13 @@ class OptimizeResult(_Shown):
         Of all λ at which f was evaluated, `lam` included, the one with the lowest value.
     best_value : float
         f there. With a warm start or with minibatches f is another function at each update.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> r = tb.minimize(tb.problems.toy(), method=tb.KRMD(K=5), iterations=20)
+    >>> r.lam.shape, r.history["value"].shape, bool(r.best_value <= r.value)
+    ((2,), (20,), True)
     """
 
     lam: Array

@@ -125,7 +125,16 @@ def hypercleaning(
 
 
 def append_bias(X: Any) -> Any:
-    """Append a column of ones, (n, d) → (n, d + 1); a sparse X stays so."""
+    """Append a column of ones, (n, d) → (n, d + 1); a sparse X stays so.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.problems.append_bias(np.zeros((2, 2)))
+    array([[0., 0., 1.],
+           [0., 0., 1.]])
+    """
     X = as_matrix("X", X)
     ones = np.ones_like(entries(X), shape=(X.shape[0], 1))
     if not hasattr(X, "tocsr"):
@@ -153,5 +162,13 @@ def _ridge(strength: float, loss: SoftmaxRegression, penalize_bias: bool) -> L2P
 
 
 def rejected(lam: Array, threshold: float = -3.0) -> Array:
-    """Return which examples are marked as corrupted: λ_i < −3, a weight under σ(−3) ≈ 0.047."""
+    """Return which examples are marked as corrupted: λ_i < −3, a weight under σ(−3) ≈ 0.047.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.problems.rejected(np.array([-4.0, 0.0]))
+    array([ True, False])
+    """
     return as_float("lam", lam, ndim=1) < threshold

@@ -45,6 +45,15 @@ def assert_upper_gradients(f: Objective, w: Any, lam: Any, *, seed: int = 0) -> 
     ------
     AssertionError
         If a slope is below 1.9.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> f = tb.Objective.from_functions(value=lambda w, lam: w @ w, grad=lambda w, lam: 2 * w)
+    >>> slopes = tb.testing.assert_upper_gradients(f, np.array([0.3, -0.8]), np.array([0.5]))
+    >>> round(slopes["grad_slope"], 1)
+    2.0
     """
     w, lam = _point(w, lam)
     rng = np.random.default_rng(seed)

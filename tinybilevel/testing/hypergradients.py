@@ -56,6 +56,14 @@ def assert_methods_agree(
     ------
     AssertionError
         If one disagrees by more than `tol`.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> methods = [tb.RMD(), tb.FMD(), tb.RMD(tb.Checkpoint())]
+    >>> errors = tb.testing.assert_methods_agree(tb.problems.toy(), [1.0, 1.0], methods)
+    >>> max(errors) < 1e-12
+    True
     """
     if len(methods) < 2:
         raise ValueError(f"methods must hold at least two to compare, got {len(methods)}")
@@ -111,6 +119,12 @@ def assert_matches_differences(
     ------
     AssertionError
         If it is above `tol`.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> tb.testing.assert_matches_differences(tb.problems.toy(), [1.0, 1.0], tb.RMD()) < 1e-6
+    True
     """
     lam = problem.check(lam).astype(np.float64)
     rng = np.random.default_rng(seed)
@@ -154,6 +168,14 @@ def dense_hypergradient(problem: BilevelProblem, lam: Any, K: int | None = None)
     Returns
     -------
     ndarray (N,)
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> problem = tb.problems.toy()
+    >>> dense = tb.testing.dense_hypergradient(problem, [1.0, 1.0])
+    >>> tb.testing.relative_error(tb.RMD()(problem, [1.0, 1.0]).grad, dense) < 1e-12
+    True
     """
     lam = problem.check(lam)
     T, transition, theta = problem.T, problem.transition, problem.hyper_map(lam)

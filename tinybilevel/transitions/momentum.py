@@ -28,6 +28,15 @@ class HeavyBall(GradientTransition):
         μ; at least 0.
     batches : sequence of ndarray of int, or callable, optional
         See `GradientTransition`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> ball = tb.HeavyBall(tb.Quadratic([1.0, 0.5]), 0.1, initial=[2.0, 2.0], momentum=0.9)
+    >>> state = ball.initial(np.ones(2))  # w, then the velocity
+    >>> ball.step(0, state, np.ones(2)).shape, ball.readout(state)
+    ((4,), array([2., 2.]))
     """
 
     n_buffers = 1

@@ -28,6 +28,14 @@ class ProximalGradient(GradientTransition):
         τ, the strength of the L1 penalty; at least 0.
     batches : sequence of ndarray of int, optional
         See `GradientTransition`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> lasso = tb.ProximalGradient(tb.Quadratic([1.0, 1.0]), 0.5, [4.0, 1.1], l1=0.5)
+    >>> lasso.step(0, np.array([4.0, 1.1]), np.ones(2))
+    array([2.25, 0.8 ])
     """
 
     stationary_at_minimum = False  # of g; it minimises g + τ‖w‖₁
