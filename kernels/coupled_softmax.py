@@ -30,8 +30,10 @@ from numba import njit
 
 from tinybilevel.kernels.softmax import aligned
 from tinybilevel.kernels.tiles import (
+    ROWS,
     TALL,
     add_tile,
+    dot_tile,
     lanes,
     row_change,
     row_dot,
@@ -50,7 +52,8 @@ _CLASSES = 5
 #: How small ‖α_k‖² / ‖α_0‖² may become.
 _SMALL = 1e-2
 
-_times_two, _times_one = splat_tile(TALL, 2), splat_tile(TALL, 1)
+_times = splat_tile(TALL)
+_dot, _dot_one = dot_tile(ROWS, _CLASSES), dot_tile(ROWS, 1)
 _add, _add_one = add_tile(1, _CLASSES), add_tile(1, 1)
 
 
@@ -83,8 +86,8 @@ class CoupledSoftmax:
         self.sizes = n, n_classes, tall, stride, vector
         self.X = aligned((tall, _whole(self.d, vector)), X.dtype)
         self.X[:n, : self.d] = X
-        gram = aligned((tall, n), X.dtype)
-        gram[:n] = X @ X.T
+        gram = aligned((tall, _whole(n, vector)), X.dtype)
+        gram[:n, :n] = X @ X.T
         self._data = gram.reshape(-1), z.copy(), y.astype(np.int64), self.sizes
 
     def forward(self, P: Array, K: int) -> tuple[Array, Run]:
@@ -94,7 +97,8 @@ class CoupledSoftmax:
         M[:, :V] = np.eye(V, dtype=dtype) - self.step_size * P
         ring, kept = (aligned((k, tall * stride), dtype) for k in (max(K, 1) + 1, K))
         b, change = aligned((2, stride), dtype)
-        _descend(*self._data, M.reshape(-1), self._step, self.T, ring, kept, b, change)
+        room = self._by_class()
+        _descend(*self._data, M.reshape(-1), self._step, self.T, ring, kept, b, change, room)
         W = np.concatenate([self._combine(ring[0]), b[:V, None]], axis=1)
         return W, Run(M, ring, kept)
 
@@ -119,7 +123,7 @@ class CoupledSoftmax:
             start[1, tall : tall + V, :V] = np.eye(V)
             start[2, tall : tall + V, :V] = alpha @ alpha.T
             least = dtype.type(_SMALL * ((alpha * alpha).sum() + a[0] @ a[0]))
-            flat = stacks.reshape(2, 3, -1), a, D, total.reshape(-1), squares
+            flat = stacks.reshape(2, 3, -1), a, D, total.reshape(-1), squares, self._by_class()
             M, step = run.M.reshape(-1), self._step
             k = _ascend(k, least, *self._data, M, step, run.ring, run.kept, *flat)
             if k < K:
@@ -137,12 +141,16 @@ class CoupledSoftmax:
 
     def _scores(self, W: Array) -> Array:
         """Return X Wᵀ, in whole rows of vectors."""
-        _, V, tall, stride, vector = self.sizes
-        S, by_feature = aligned((tall, stride), self.dtype), aligned((self.d, stride), self.dtype)
-        by_feature[:, :V] = W.T
-        X, ld = self.X.reshape(-1), self.X.shape[1]
-        _times(X, ld, tall, by_feature.reshape(-1), self.d, stride, vector, S.reshape(-1))
+        _, V, tall, stride, _ = self.sizes
+        S, padded = aligned((tall, stride), self.dtype), aligned((V, self.X.shape[1]), self.dtype)
+        padded[:, : self.d] = W
+        _dots(self.X.reshape(-1), padded.reshape(-1), self.sizes, S.reshape(-1))
         return S
+
+    def _by_class(self) -> Array:
+        """Return memory for a row of n numbers for each class."""
+        n, V, _, _, vector = self.sizes
+        return aligned((V * _whole(n, vector),), self.dtype)
 
 
 @dataclass(frozen=True)
@@ -165,15 +173,35 @@ def _whole(n: int, k: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _times(A, lda, rows, B, n, stride, vector, out):  # type: ignore[no-untyped-def]
-    """out_i += Σ_j A[i·lda + j] B_j, for rows of B and out; j over n."""
-    both = stride - stride % (2 * vector)
-    for c in range(0, both, 2 * vector):
-        for i in range(0, rows, TALL):
-            _times_two(A, i * lda, lda, n, B, c, stride, out, i * stride + c, stride)
-    for c in range(both, stride, vector):
-        for i in range(0, rows, TALL):
-            _times_one(A, i * lda, lda, n, B, c, stride, out, i * stride + c, stride)
+def _dots(A, B, sizes, out):  # type: ignore[no-untyped-def]
+    """out_ic = A_i · B_c, for rows of A and B of the same length."""
+    _, V, tall, stride, vector = sizes
+    ld, several = B.size // V, V - V % _CLASSES
+    for i in range(0, tall, ROWS):
+        for c in range(0, several, _CLASSES):
+            _dot(A, i * ld, ld, B, c * ld, ld, ld // vector, out, i * stride + c, stride)
+        for c in range(several, V):
+            _dot_one(A, i * ld, ld, B, c * ld, ld, ld // vector, out, i * stride + c, stride)
+
+
+@njit(nogil=True, cache=True)
+def _times_gram(G, S, sizes, by_class, out):  # type: ignore[no-untyped-def]
+    """out = 𝒢 S. Dot products, since few classes would leave most of a vector of them empty."""
+    n, V, _, stride, _ = sizes
+    ld = by_class.size // V
+    for i in range(n):
+        for c in range(V):
+            by_class[c * ld + i] = S[i * stride + c]
+    _dots(G, by_class, sizes, out)
+
+
+@njit(nogil=True, cache=True)
+def _add_times(A, M, sizes, rows, out):  # type: ignore[no-untyped-def]
+    """out += A M."""
+    _, V, _, stride, vector = sizes
+    for c in range(0, stride, vector):
+        for i in range(0, rows * stride, TALL * stride):
+            _times(A, i, stride, V, M, c, stride, out, i + c, stride)
 
 
 @njit(nogil=True, cache=True)
@@ -188,16 +216,15 @@ def _add_up(R, ldr, classes, n, X, ld, vector, out):  # type: ignore[no-untyped-
 
 
 @njit(nogil=True, cache=True)
-def _descend(G, z, y, sizes, M, step, T, ring, kept, b, change):  # type: ignore[no-untyped-def]
+def _descend(G, z, y, sizes, M, step, T, ring, kept, b, change, by_class):  # type: ignore[no-untyped-def]
     n, V, tall, stride, vector = sizes
     for t in range(T):
         A, out = ring[(T - t) % len(ring)], ring[(T - t - 1) % len(ring)]
         P = kept[T - 1 - t] if T - 1 - t < len(kept) else b[:0]
-        out[:] = 0
+        _times_gram(G, A, sizes, by_class, out)
         for i in range(n):
             for c in range(stride):
-                out[i * stride + c] = z[i] * b[c]
-        _times(G, n, tall, A, n, stride, vector, out)
+                out[i * stride + c] += z[i] * b[c]
         for i in range(n):
             row = i * stride
             total = row_exp(out, row, V, row_max(out, row, V))
@@ -206,14 +233,14 @@ def _descend(G, z, y, sizes, M, step, T, ring, kept, b, change):  # type: ignore
             row_residual(out, row, V, -step / total, y[i], -step)
         change[:] = 0
         _add_up(z, 1, 1, n, out, stride, vector, change)
-        _times(A, stride, tall, M, V, stride, vector, out)
+        _add_times(A, M, sizes, tall, out)
         for c in range(stride):
             b[c] += change[c]
 
 
 @njit(nogil=True, cache=True)
 def _ascend(  # type: ignore[no-untyped-def]
-    k, least, G, z, y, sizes, M, step, ring, kept, stacks, a, D, total, squares
+    k, least, G, z, y, sizes, M, step, ring, kept, stacks, a, D, total, squares, by_class
 ):
     """Go back from step k; return the step that is reached, K or that with ‖α‖² < least."""
     n, V, tall, stride, vector = sizes
@@ -231,10 +258,10 @@ def _ascend(  # type: ignore[no-untyped-def]
         new[:] = 0
         for j in range(D.size):
             new[1, j] = D[j]
-        _times(S, stride, tall, M, V, stride, vector, new[0])
-        _times(G, n, tall, D, n, stride, vector, new[0])
-        _times(old[1], stride, rows, M, V, stride, vector, new[1])
-        _times(old[2], stride, rows, M, V, stride, vector, new[2])
+        _times_gram(G, D, sizes, by_class, new[0])
+        _add_times(S, M, sizes, tall, new[0])
+        _add_times(old[1], M, sizes, rows, new[1])
+        _add_times(old[2], M, sizes, rows, new[2])
         change[:] = 0
         _add_up(z, 1, 1, n, D, stride, vector, change)
         square = bias[0] * 0

@@ -46,7 +46,7 @@ _WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
 _BYTES = 64 if _WIDE else 32
 #: Rows of a dense tile: 4 × 5 sums and their factors fill the 32 registers of AVX-512.
 ROWS = 4 if _WIDE else 2
-#: Rows of a tile of up to two vectors: 12 × 2 sums, and their factors.
+#: Rows of a tile of one vector.
 TALL = 12 if _WIDE else 6
 _INT = ir.IntType(64)
 
@@ -114,30 +114,24 @@ def add_tile(vectors: int, classes: int) -> Callable[..., None]:
     return add
 
 
-def splat_tile(rows: int, vectors: int) -> Callable[..., None]:
-    """Make S[s + i·lds + v] += Σ_j X[x + i·ldx + j] B[b + j·ldb + v], j over n numbers."""
+def splat_tile(rows: int) -> Callable[..., None]:
+    """Make S[s + i·lds] += Σ_j X[x + i·ldx + j] B[b + j·ldb], vectors of B and S; j over n."""
 
     @intrinsic
     def multiply(context, X, x, ldx, n, B, b, ldb, S, s, lds):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
             emit = _Emitter(context, builder, signature)
             X, x, ldx, n, B, b, ldb, S, s, lds = args
-            along = [emit.integer(v * emit.lanes) for v in range(vectors)]
-            places = [
-                [emit.vector(7, S, emit.at(s, v, (i, lds))) for v in along] for i in range(rows)
-            ]
-            sums = [[emit.variable(emit.load_from(p)) for p in row] for row in places]
+            places = [emit.vector(7, S, emit.at(s, (i, lds))) for i in range(rows)]
+            sums = [emit.variable(emit.load_from(place)) for place in places]
             with cgutils.for_range(builder, n) as loop:
-                start = emit.at(b, builder.mul(ldb, loop.index))
-                B_j = [emit.load(4, B, emit.at(start, v)) for v in along]
+                j = loop.index
+                B_j = emit.load(4, B, emit.at(b, builder.mul(ldb, j)))
                 for i in range(rows):
-                    place = emit.scalar(0, X, emit.at(x, loop.index, (i, ldx)))
-                    X_ij = emit.splat(builder.load(place))
-                    for v in range(vectors):
-                        emit.add_product(sums[i][v], B_j[v], X_ij)
-            for i in range(rows):
-                for v in range(vectors):
-                    emit.store_to(builder.load(sums[i][v]), places[i][v])
+                    X_ij = builder.load(emit.scalar(0, X, emit.at(x, j, (i, ldx))))
+                    emit.add_product(sums[i], B_j, emit.splat(X_ij))
+            for total, place in zip(sums, places, strict=True):
+                emit.store_to(builder.load(total), place)
             return context.get_dummy_value()
 
         return types.void(X, *_INTS, B, *_INTS[:2], S, *_INTS[:2]), generate
