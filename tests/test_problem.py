@@ -84,3 +84,10 @@ def test_astype_is_the_whole_problem_in_another_precision():
     assert single.lam0.dtype == np.float32  # itself unchanged
     with pytest.raises(TypeError, match="dtype must be float32 or float64, got int64"):
         single.astype(int)
+
+
+def test_bounds_that_are_changed_later_change_nothing():
+    low = np.full(2, -1.0)
+    problem = replace(tb.problems.toy(), bounds=(low, np.ones(2)))
+    low[:] = 0.9
+    np.testing.assert_array_equal(problem.bounds[0], [-1.0, -1.0])

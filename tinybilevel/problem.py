@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -73,6 +74,7 @@ class BilevelProblem:
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} must be {what}, got {getattr(self, name)!r}")
         object.__setattr__(self, "T", as_count("T", self.T))
+        object.__setattr__(self, "bounds", copy.deepcopy(self.bounds))  # the caller's to change
         self.transition.check_horizon(self.T)
         if self.lam0 is not None:
             if on_device(self.lam0):

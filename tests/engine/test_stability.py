@@ -108,3 +108,10 @@ def test_nothing_is_said_where_no_limit_is_known(transition):
 def test_a_state_that_is_not_finite_is_left_out():
     with pytest.warns(tb.StabilityWarning, match="at w_0"):
         check(along([1.0, 0.5], 1e9, T=200))
+
+
+def test_the_step_size_of_the_last_step_counts_at_the_end():
+    steps = tb.PerStep([0.1] * 9 + [3.0])
+    with pytest.warns(tb.StabilityWarning, match="γ = 3 against smoothness β ≈ 1 at w_T"):
+        check(along([1.0, 0.5], steps, T=10))
+    assert check(along([1.0, 0.5], steps, T=9)).stable

@@ -178,3 +178,19 @@ ROWS = RNG.standard_normal((6, 4))
 def test_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
+def test_data_that_are_changed_later_change_nothing(loss):
+    X, y = ROWS.copy(), (Y.copy() if loss == "cross_entropy" else np.ones((6, 3)))
+    g = tb.NetworkLoss(NET, X, y, loss=loss)
+    w = NET.init(seed=1)
+    before = g.value(w, np.zeros(0))
+    X[:], y[:] = 2, 0
+    assert g.value(w, np.zeros(0)) == before
+
+
+def test_a_batch_has_examples_that_there_are():
+    for rows in ([-1], [6]):
+        with pytest.raises(IndexError, match=r"index must lie in 0 … 5, got"):
+            tb.NetworkLoss(NET, ROWS, Y).restrict(rows)

@@ -197,3 +197,8 @@ def test_constants_are_pickled_with_what_was_measured():
     again = pickle.loads(pickle.dumps(c))
     np.testing.assert_array_equal(again.B_norms, c.B_norms)
     assert again.rate == 0.95
+
+
+def test_a_confidence_that_is_no_number_is_named():
+    with pytest.raises(TypeError, match="confidence must be a number, got 'x'"):
+        tb.bounds.measure(tb.problems.toy(), confidence="x")

@@ -133,3 +133,12 @@ def test_results_cannot_be_set():
     r = tb.RMD()(tb.problems.toy())
     with pytest.raises(AttributeError):
         r.value = 0.0
+
+
+def test_a_run_that_left_a_minimum_has_an_infinite_ratio():
+    loss = tb.LeastSquares(np.ones((2, 1)), [1.0, -1.0], weighted=False)
+    leaves = tb.GradientDescent(loss, 0.1, initial=[0.0], batches=[[0], [0]])
+    rests = tb.GradientDescent(loss, 0.1, initial=[0.0])
+    for moves, ratio in ((leaves, np.inf), (rests, 0.0)):
+        r = tb.RMD()(tb.BilevelProblem(moves, tb.L2Penalty(1.0), T=2, lam0=[0.0]))
+        assert r.lower_grad_ratio == ratio

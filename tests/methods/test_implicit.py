@@ -352,3 +352,12 @@ def test_damping_is_part_of_the_tail_and_of_the_text():
     for damping in (-1.0, np.inf, np.nan):
         with pytest.raises(ValueError, match="damping must be finite and at least 0, got"):
             tb.ImplicitCG(damping=damping)
+
+
+@ANYWHERE
+def test_a_residual_of_ten_times_the_tolerance_is_let_pass_and_no_more():
+    problem, _, _ = quadratic(M=40, condition=1e4)
+    r = tb.ImplicitCG(K=20, tol=0)(problem)
+    tb.ImplicitCG(K=20, tol=r.residual / 9)(problem)
+    with pytest.warns(tb.ConvergenceWarning, match="is not met"):
+        tb.ImplicitCG(K=20, tol=r.residual / 11)(problem)

@@ -176,3 +176,13 @@ def test_a_method_with_constants_is_a_value():
     assert pickle.loads(pickle.dumps(method)) == method
     assert eval(repr(method), vars(tb)) == method
     assert tb.ImplicitCG(5)(theory_cases.quadratic(T=200)).bound is None
+
+
+def test_damping_does_not_hide_what_the_curvature_refutes():
+    problem, known = logistic(0, 30)
+    with pytest.raises(ValueError, match=r"claim α = 5, but g has a curvature of 0\.") as caught:
+        run(
+            tb.ImplicitCG(damping=10.0, constants=tb.Smoothness(**vars(known) | dict(alpha=5.0))),
+            problem,
+        )
+    assert "at w_T" in str(caught.value)

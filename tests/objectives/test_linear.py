@@ -131,3 +131,23 @@ def test_a_loss_of_the_users_cannot_write_into_its_scores():
 
     with pytest.raises(ValueError, match=r"^Hasty.slope wrote into an array that it may only read"):
         Hasty(np.eye(2), [1.0, 2.0]).grad(np.zeros(2), np.ones(2))
+
+
+@pytest.mark.parametrize("loss", [tb.LeastSquares, tb.LogisticRegression])
+def test_options_act_or_are_refused(loss):
+    X, y = np.eye(3), [1.0, 0.0, 1.0]
+    for options, message in (
+        ({"weighted": "no"}, "weighted must be True or False, got 'no'"),
+        ({"scale": "1"}, "scale must be a number, got '1'"),
+        ({"scale": True}, "scale must be a number, got True"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            loss(X, y, **options)
+    for rows in ([-1], [0, 3]):
+        with pytest.raises(IndexError, match=r"index must lie in 0 … 2, got"):
+            loss(X, y).restrict(rows)
+    with pytest.raises(
+        ValueError, match=r"X must have 3 columns, with a bias .* got shape \(1, 2\)"
+    ):
+        loss(X, y).predict(np.ones(3), np.ones((1, 2)))
+    assert loss(X, y).predict(np.ones(3), [[1, 2, 3]]).shape == (1,)

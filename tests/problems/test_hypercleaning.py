@@ -254,3 +254,8 @@ def test_a_lower_level_that_is_flat_or_beyond_all_numbers():
         tb.problems.hypercleaning(X, *one_class, n_classes=1, regularization=0, step_size="auto")
     with pytest.warns(tb.StabilityWarning, match="β ≈ (inf|nan)"):
         tb.problems.hypercleaning(1e200 * X, Y, X_VAL, Y_VAL)
+
+
+def test_penalize_bias_is_a_flag():
+    with pytest.raises(TypeError, match="penalize_bias must be True or False, got 'no'"):
+        tb.problems.hypercleaning(X, Y, X_VAL, Y_VAL, penalize_bias="no")

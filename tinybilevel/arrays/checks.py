@@ -15,8 +15,11 @@ from tinybilevel.arrays.backend import FLOATS, Array, on_device, sparse_module
 __all__ = [
     "as_count",
     "as_examples",
+    "as_flag",
     "as_float",
     "as_matrix",
+    "as_number",
+    "as_rows",
     "block_size",
     "call_user",
     "check_pair",
@@ -277,6 +280,41 @@ def as_count(name: str, x: Any, *, minimum: int = 0) -> int:
     if x < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {x}")
     return int(x)
+
+
+def as_flag(name: str, x: Any) -> bool:
+    """Check one argument that is True or False."""
+    if not isinstance(x, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {x!r}")
+    return bool(x)
+
+
+def as_number(name: str, x: Any) -> float:
+    """Check one finite real number."""
+    if np.ndim(x) or np.asarray(x).dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be a number, got {x!r}")
+    if not np.isfinite(x):
+        raise ValueError(f"{name} must be finite, got {x!r}")
+    return float(x)
+
+
+def as_rows(index: Any, n: int) -> Array:
+    """Check which of n examples a batch names.
+
+    Raises
+    ------
+    ValueError
+        If it is no vector of whole numbers.
+    IndexError
+        If it names an example that there is not; on a GPU, where the host would have to wait, it is
+        not looked at.
+    """
+    index = index if on_device(index) else np.asarray(index)
+    if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
+        raise ValueError(f"index must be a nonempty vector of integers, got {index!r}")
+    if not on_device(index) and not 0 <= index.min() <= index.max() < n:
+        raise IndexError(f"index must lie in 0 … {n - 1}, got {index.min()} … {index.max()}")
+    return index
 
 
 def check_shape(name: str, value: Any, shape: tuple[int, ...]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import frozen
 from tinybilevel.arrays.labels import as_labels
 
 __all__ = ["CrossEntropy", "Loss", "SquaredError"]
@@ -66,7 +67,7 @@ class SquaredError(Loss):
             raise ValueError(
                 f"y must be floats of shape ({n}, {outputs}), got shape {y.shape} of {y.dtype}"
             )
-        return y
+        return frozen("y", y)
 
     def value(self, s: Array, y: Array) -> float:
         return float(((s - y) ** 2).sum() / 2)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
-from tinybilevel.arrays.checks import as_float
+from tinybilevel.arrays.checks import as_float, as_rows, frozen
 from tinybilevel.layers.losses import CrossEntropy, SquaredError
 from tinybilevel.layers.network import Network
 from tinybilevel.maps.layout import Layout
@@ -147,7 +147,7 @@ class NetworkLoss(Sweep):
         reduction: str = "mean",
         adapt: Sequence[str] | None = None,
     ) -> None:
-        self.X = network._examples(as_float("X", X))
+        self.X = frozen("X", network._examples(as_float("X", X)))
         super().__init__(network, y, len(self.X), loss, reduction)
         blocks = network.blocks
         if isinstance(adapt, str):
@@ -167,6 +167,7 @@ class NetworkLoss(Sweep):
 
     def restrict(self, index: Array) -> NetworkLoss:
         """Return the loss of the examples in `index`, rescaled by n/len(index)."""
+        index = as_rows(index, len(self.y))
         part = copy.copy(self)
         part.X, part.y = self.X[index], self.y[index]
         part.scale = self.scale * len(self.y) / len(part.y)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_number
 from tinybilevel.measure.remainder import Remainders
 from tinybilevel.measure.walk import Numbers, Walk
 from tinybilevel.problem import BilevelProblem
@@ -260,8 +261,8 @@ def measure(
     """
     if problem.namespace != "numpy":
         raise TypeError('measure runs SciPy, on the host: take problem.to("numpy")')
-    if confidence is not None and not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+    if confidence is not None and not 0 < as_number("confidence", confidence) < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
     walk = Walk(problem, problem.check(lam), seed, None if confidence is None else 1 - confidence)
     gamma = step_size(problem, walk.theta)
     return Constants(walk, gamma, (walk.lam.size, walk.start().size), confidence)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tinybilevel.arrays.backend import Array
-from tinybilevel.arrays.checks import check_shape
 from tinybilevel.objectives.linear import LinearLoss
 
 __all__ = ["LeastSquares"]
@@ -55,4 +54,4 @@ class LeastSquares(LinearLoss):
 
     def predict(self, w: Array, X: Array) -> Array:
         """Return the prediction X w for each row of `X`, (n,)."""
-        return X @ check_shape("w", w, (self.size,))
+        return self.score(w, X)

@@ -7,8 +7,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, like, on_device, promote
-from tinybilevel.arrays.checks import as_examples, as_float, check_shape, frozen, reads_only
+from tinybilevel.arrays.backend import Array, like, promote
+from tinybilevel.arrays.checks import (
+    as_examples,
+    as_flag,
+    as_float,
+    as_number,
+    as_rows,
+    check_shape,
+    frozen,
+    reads_only,
+)
 from tinybilevel.objectives.base import Objective
 
 __all__ = ["LinearLoss"]
@@ -73,10 +82,8 @@ class LinearLoss(Objective):
         n = X.shape[0]
         y = frozen("y", check_shape("y", as_float("y", y), (n,)))
         self.X, self.y = X, like(X, y)
-        self.weighted = bool(weighted)
-        self.scale = 1.0 / n if scale is None else float(scale)
-        if not np.isfinite(self.scale):
-            raise ValueError(f"scale must be finite, got {scale}")
+        self.weighted = as_flag("weighted", weighted)
+        self.scale = 1.0 / n if scale is None else as_number("scale", scale)
         self.n_lam = n if weighted else None
         self.dtype = promote(X.dtype, y)
         self._rows: Array | None = None
@@ -131,9 +138,7 @@ class LinearLoss(Objective):
 
         `lam` keeps its n entries; the products are scattered back into them.
         """
-        index = like(self.y, index if on_device(index) else np.asarray(index))
-        if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
-            raise ValueError(f"index must be a nonempty vector of integers, got {index!r}")
+        index = like(self.y, as_rows(index, len(self.y)))
         part = copy.copy(self)
         part.X, part.y = self.X[index], self.y[index]
         part.scale = self.scale * len(self.y) / len(index)
@@ -143,6 +148,16 @@ class LinearLoss(Objective):
     def whole_dense(self) -> bool:
         """Return whether X is dense, and its rows are not a part of other data's."""
         return self._rows is None and not hasattr(self.X, "tocsr")
+
+    def score(self, w: Array, X: Any) -> Array:
+        """Return X w for other examples, a matrix of as many columns."""
+        X = X if hasattr(X, "shape") else as_float("X", X)
+        if X.shape[1:] != (self.size,):
+            raise ValueError(
+                f"X must have {self.size} columns, with a bias where the examples have one, got "
+                f"shape {X.shape}"
+            )
+        return X @ check_shape("w", w, (self.size,))
 
     def _scores(self, w: Array) -> Array:
         return self.X @ check_shape("w", w, (self.size,))

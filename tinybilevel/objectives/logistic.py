@@ -72,7 +72,7 @@ class LogisticRegression(LinearLoss):
 
     def predict(self, w: Array, X: Array) -> Array:
         """Return the more likely label of each row of `X`, (n,), one of those that `y` had."""
-        return np.where(X @ check_shape("w", w, (self.size,)) > 0, 1, self.lower_label)
+        return np.where(self.score(w, X) > 0, 1, self.lower_label)
 
 
 def _signs(y: Any, n: int) -> tuple[int, Array]:

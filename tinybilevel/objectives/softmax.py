@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, like, on_device
-from tinybilevel.arrays.checks import as_count, as_examples
+from tinybilevel.arrays.backend import Array, like
+from tinybilevel.arrays.checks import as_count, as_examples, as_flag, as_number, as_rows
 from tinybilevel.arrays.labels import as_labels, class_count, one_hot
 from tinybilevel.objectives.base import Objective
 from tinybilevel.objectives.overlays import choose
@@ -136,12 +136,8 @@ class SoftmaxRegression(Objective):
         y = as_labels("y", y, n, n_classes)
         self.n_classes = class_count("y", y) if n_classes is None else n_classes
         self.y = like(self.X, y)
-        if not isinstance(weighted, bool | np.bool_):
-            raise TypeError(f"weighted must be True or False, got {weighted!r}")
-        self.weighted = bool(weighted)
-        self.scale = 1.0 / n if scale is None else float(scale)
-        if not np.isfinite(self.scale):
-            raise ValueError(f"scale must be finite, got {scale!r}")
+        self.weighted = as_flag("weighted", weighted)
+        self.scale = 1.0 / n if scale is None else as_number("scale", scale)
         self.n_lam = n if weighted else None
         self.dtype = self.X.dtype
         self._rows: Array | None = None
@@ -161,14 +157,7 @@ class SoftmaxRegression(Objective):
 
         `lam` keeps its n entries; the products are scattered back into them.
         """
-        index = like(self.X, index if on_device(index) else np.asarray(index))
-        if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
-            raise ValueError(f"index must be a nonempty vector of integers, got {index!r}")
-        # On a GPU the host would have to wait.
-        if not on_device(index) and not 0 <= index.min() <= index.max() < len(self.y):
-            raise IndexError(
-                f"index must lie in 0 … {len(self.y) - 1}, got {index.min()} … {index.max()}"
-            )
+        index = like(self.X, as_rows(index, len(self.y)))
         part = object.__new__(SoftmaxRegression)
         part.__dict__.update(self.__dict__, X=self.X[index], y=self.y[index])
         # A kernel would not repay what it has to prepare.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, entries, promote, sparse_module
-from tinybilevel.arrays.checks import as_float, as_matrix
+from tinybilevel.arrays.checks import as_flag, as_float, as_matrix
 from tinybilevel.arrays.labels import as_labels, class_count
 from tinybilevel.engine.stability import Stability, largest_curvature
 from tinybilevel.errors import StabilityWarning
@@ -103,7 +103,7 @@ def hypercleaning(
     if n_classes is None:
         n_classes = class_count("y and y_val", y, y_val)
     loss = SoftmaxRegression(_with_bias(X), y, n_classes, backend=backend, remember=remember)
-    lower = loss + (1.0 / n) * _ridge(regularization, loss, penalize_bias)
+    lower = loss + (1.0 / n) * _ridge(regularization, loss, as_flag("penalize_bias", penalize_bias))
     upper = SoftmaxRegression(_with_bias(X_val), y_val, n_classes, weighted=False, backend=backend)
     start, lam0 = (np.zeros_like(entries(X), shape=size) for size in (loss.size, n))
     with np.errstate(over="ignore", invalid="ignore"):
