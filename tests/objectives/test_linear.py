@@ -151,3 +151,11 @@ def test_options_act_or_are_refused(loss):
     ):
         loss(X, y).predict(np.ones(3), np.ones((1, 2)))
     assert loss(X, y).predict(np.ones(3), [[1, 2, 3]]).shape == (1,)
+
+
+def test_rows_of_rows_are_rows_of_the_whole():
+    rng = np.random.default_rng(0)
+    loss, w, theta = tb.LeastSquares(rng.random((6, 2)), rng.random(6)), np.ones(2), rng.random(6)
+    twice, once = loss.restrict([4, 2, 3]).restrict([0, 2]), loss.restrict([4, 3])
+    np.testing.assert_allclose(twice.grad_lam(w, theta), once.grad_lam(w, theta), rtol=1e-15)
+    np.testing.assert_allclose(twice.grad(w, theta), once.grad(w, theta), rtol=1e-15)

@@ -107,3 +107,9 @@ def test_wrong_sizes_do_not_broadcast():
         tb.L2Penalty([1.0, 1.0], groups=[0, 1]).value(np.ones(1), np.ones(1))
     with pytest.raises(ValueError, match=r"lam must hold 1 strengths, got shape \(3,\)"):
         tb.L2Penalty().grad_jvp(np.ones(3), np.ones(1), np.ones(3), np.ones(3))
+
+
+def test_a_few_groups_without_entries_are_taken_and_more_are_not():
+    assert tb.L2Penalty(groups=[0, 13]).n_lam == 14
+    with pytest.raises(ValueError, match="groups has only 2 different groups, but the largest is"):
+        tb.L2Penalty(groups=[0, 14])

@@ -104,3 +104,11 @@ def test_the_count_of_steps_goes_on_in_the_adjoint():
 def test_a_state_that_cannot_be_continued_is_refused(state, steps, error, message):
     with pytest.raises(error, match=message):
         tb.AdamTransition(G, 0.1, START).continuing(state, steps)
+
+
+def test_a_new_start_counts_its_steps_anew():
+    g, lam = tb.Quadratic([1.0, 0.5]), np.ones(2)
+    adam = tb.AdamTransition(g, 0.1, initial=[2.0, 2.0])
+    later = adam.continuing(adam.initial(lam), 5).starting_at(np.array([2.0, 2.0]))
+    found, right = (move.step(0, move.initial(lam), lam) for move in (later, adam))
+    np.testing.assert_array_equal(found, right)

@@ -207,3 +207,8 @@ def test_one_learned_value_for_each_entry_takes_no_loop():
 def test_what_is_wrong_can_be_printed():
     assert repr(tb.PerEntry(0.1)) == "PerEntry(<1 values>)"
     assert repr(tb.PerStep(0.1)) == "PerStep(<1 values>)"
+
+
+def test_a_schedule_that_is_one_short_is_refused():
+    with pytest.raises(ValueError, match=r"step_size has 3 entries, .* and T = 4 steps are run"):
+        problem(T=4, M=5, step_size=tb.PerStep([0.1] * 3))
