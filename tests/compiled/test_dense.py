@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tinybilevel as tb
+from tinybilevel.compiled.loops import CleaningOnHost
 from tinybilevel.compiled.problem import CompiledProblem
 from tinybilevel.problems.counterexample import Coupled
 from tinybilevel.testing import relative_error
@@ -409,3 +410,18 @@ def test_the_logistic_loss_does_not_overflow(margin):
     w0 = np.array([margin, margin])
     plain = tb.BilevelProblem(tb.GradientDescent(g, 0.1, w0), g, T=3, lam0=np.ones(2))
     assert_same(plain, tb.compile(plain), tb.RMD())
+
+
+def test_the_kernels_loop_scales_loss_and_ridge():
+    rng = np.random.default_rng(0)
+    X, y = rng.random((300, 20)), rng.integers(0, 3, 300)
+    loss = tb.SoftmaxRegression(X, y, backend="numba")
+    upper = tb.SoftmaxRegression(X, y, weighted=False, backend="numba")
+    lower = 0.5 * loss + 0.3 * tb.L2Penalty(0.2)
+    descent = tb.GradientDescent(lower, 0.5, initial=np.zeros(loss.size))
+    problem = tb.BilevelProblem(descent, upper, T=6, hyper_map=tb.Sigmoid(), lam0=np.zeros(300))
+    fast = tb.compile(problem)
+    assert isinstance(fast.loop, CleaningOnHost)
+    right, found = tb.RMD()(problem), tb.RMD()(fast)
+    np.testing.assert_allclose(found.w, right.w, rtol=1e-12)
+    np.testing.assert_allclose(found.grad, right.grad, rtol=1e-10, atol=1e-18)
