@@ -166,7 +166,7 @@ ROWS = RNG.standard_normal((6, 4))
         (
             lambda: tb.NetworkLoss(NET, ROWS[:, 1:], Y),
             ValueError,
-            r"X must have shape \(n, \*\(4,\)",
+            r"X must have shape \(n, 4\), got \(6, 3\)",
         ),
         (
             lambda: tb.NetworkLoss(Network([Conv2d(2, 3)], (1, 4, 4)), X[:, :1, :4, :4], Y),
