@@ -1,13 +1,14 @@
 """``tinybilevel run one-shot``, as its user types it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tinybilevel import data
 from tinybilevel.cli import figures, main, one_shot
-from tinybilevel.cli.one_shot import Config, characters
+from tinybilevel.cli.one_shot import Config, characters, defaults
 from tinybilevel.data import DataError
 from tinybilevel.outer.checkpoint import load_arrays
 
@@ -18,6 +19,7 @@ pytest.importorskip("tqdm")
 SMALL = ["--data", "digits", "--T", "3", "--K", "2", "--filters", "4", "--test-tasks", "4"]
 FILES = {
     "checkpoint.npz",
+    "checkpoint.npz.lam",
     "config.json",
     "lam.npz",
     "learning_curve.png",
@@ -58,6 +60,10 @@ def test_a_run_leaves_all_its_files_and_says_what_it_found(tmp_path, capsys):
     assert result["test_accuracy_support"] == pytest.approx(saved["shares_support"].mean())
     assert (result["train_tasks"], result["train_images"]) == (3, 3 * 5 * 6)
     assert saved["lam"].dtype == np.float32
+    np.testing.assert_array_equal(saved["kept_iterations"], [1, 2, 3])
+    problems = one_shot.family(replace(defaults("digits"), filters=4), 8)
+    np.testing.assert_array_equal(saved["kept"][0], one_shot.start(defaults("digits"), problems))
+    assert (saved["kept"][-1] != saved["lam"]).any()
 
 
 def test_resume_equals_one_run(tmp_path, capsys):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tinybilevel.cli import main, table4
-from tinybilevel.cli.figure7 import errors, slope
-from tinybilevel.cli.one_shot import Config, characters, defaults, family, start
+from tinybilevel.cli.figure7 import _Run, along, errors, slope
+from tinybilevel.cli.one_shot import Config
 from tinybilevel.methods import KRMD, RMD
 
 pytest.importorskip("sklearn")
@@ -66,35 +66,59 @@ def test_the_papers_row_stands_below_ours_where_it_has_one(tmp_path):
     assert one.split()[-9:] == numbers
 
 
-def test_figure_7_draws_the_error_of_a_run(tmp_path, capsys):
-    assert command("figure7", tmp_path, "--K", 2) == 0
+def test_figure_7_draws_four_plots_of_its_runs(tmp_path, capsys):
+    assert command("figure7", tmp_path, "--K", 1, 3) == 0
     assert "ρ = 0, against h₀: slope of log(error)" in capsys.readouterr().out
     for suffix in ("png", "svg"):
         assert (tmp_path / f"figure7.{suffix}").stat().st_size > 1000
-    with (tmp_path / "figure7.csv").open() as file:
+    with (tmp_path / "figure7_errors.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["block"] for row in rows} == {"all", "front", "c", "log_rho", "log_gamma"}
+    assert len(rows) == 2 * 2 * 5 * 7
     at_T = [row for row in rows if (row["right"], row["K"]) == ("h_0", "6")]
     assert {float(row["relative_error"]) for row in at_T} == {0}
-    assert len(rows) == 2 * 2 * 5 * 7
+    with (tmp_path / "figure7_runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["K"], row["iteration"]) for row in rows] == [
+        ("1", "1"),
+        ("1", "2"),
+        ("3", "1"),
+        ("3", "2"),
+    ]
 
 
-def test_the_error_is_that_of_the_methods():
-    config = Config(**{**vars(defaults("digits")), "T": 4, "filters": 3})
-    _, test = characters(config)
-    problems = family(config, 8)
-    lam = start(config, problems).astype(float)
-    task = test.draw(queries=2, seed=0, dtype=np.float64)
-    found = errors(problems, lam, [task])
-    problem = problems.problem(task.X, task.y, task.X_query, task.y_query)
-    methods = KRMD(K=1), KRMD(K=4), RMD()
-    K1, h0, exact = (method(problem, lam).grad for method in methods)
-    c = problems.layout["c"]
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    assert command("table4", out, "--K", 2) == 0
+    return _Run.of(next(out.glob("K2*")), 3, None)
+
+
+def test_the_error_is_that_of_the_methods(finished):
+    lam, task = finished.saved["lam"].astype(float), finished.tasks[0]
+    found = errors(finished, lam, [task])
+    problem = finished.problems.problem(task.X, task.y, task.X_query, task.y_query)
+    K1, h0, exact = (m(problem, lam).grad for m in (KRMD(K=1), KRMD(K=6), RMD()))
+    c = finished.problems.layout["c"]
     for right, name in ((h0, "h_0"), (exact, "exact")):
         error = np.linalg.norm(K1 - right) / np.linalg.norm(right)
         assert found[name]["all"][1] == pytest.approx(error, rel=1e-10)
         error = np.linalg.norm((K1 - right)[c]) / np.linalg.norm(right[c])
         assert found[name]["c"][1] == pytest.approx(error, rel=1e-10)
+
+
+def test_the_cosine_is_that_of_the_runs_own_method_with_the_exact_one(finished):
+    found = along(finished, tasks=2)
+    lam = finished.saved["kept"][1].astype(float)
+    cosines = []
+    for task in finished.tasks[:2]:
+        problem = finished.problems.problem(task.X, task.y, task.X_query, task.y_query)
+        a, b = KRMD(K=2)(problem, lam).grad, RMD()(problem, lam).grad
+        cosines.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    assert found["cosine"][1] == pytest.approx(np.mean(cosines), rel=1e-10)
+    assert found["least_cosine"][1] == pytest.approx(min(cosines), rel=1e-10)
+    accuracy = finished.problems.evaluate(finished.saved["kept"][1], finished.tasks)["query"]
+    assert found["accuracy"][1] == pytest.approx(100 * accuracy.mean)
 
 
 def test_the_slope_is_that_of_the_logarithm():

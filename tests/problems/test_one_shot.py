@@ -104,3 +104,13 @@ def test_evaluation_is_the_mean_over_tasks_with_and_without_an_executor(family, 
     assert found["query"] == tb.problems.Accuracy(each)
     with ThreadPoolExecutor(2) as pool:
         assert family.evaluate(lam, tasks, executor=pool) == found
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_tasks_that_do_not_settle_are_warned_of_once(family, characters):
+    start = family.start(0, rho=0.5, gamma=3.0)
+    tasks = [draw(characters, seed) for seed in range(3)]
+    message = r"in [123] of 3 tasks the lower level does not settle: step size γ = 3"
+    with pytest.warns(tb.StabilityWarning, match=message) as caught:
+        family.evaluate(start, tasks)
+    assert len(caught) == 1

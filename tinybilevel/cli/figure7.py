@@ -1,13 +1,15 @@
-"""``tinybilevel reproduce figure7``: how much K-RMD leaves out of a one-shot hypergradient."""
+"""``tinybilevel reproduce figure7``: one-shot runs as they go, and what K-RMD leaves out."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from tinybilevel import data
 from tinybilevel.arrays.backend import Array
 from tinybilevel.cli import figures
 from tinybilevel.cli.folder import write_text
@@ -16,24 +18,58 @@ from tinybilevel.methods.unrolled import RMD
 from tinybilevel.outer.checkpoint import load_arrays
 from tinybilevel.problems import OneShot
 
-__all__ = ["errors", "figure7", "slope"]
+__all__ = ["along", "errors", "figure7", "slope"]
 
 #: log ρ that stands for ρ = 0: λ holds logarithms.
 _LOG_0 = -60.0
+#: Updates over which the loss on training tasks is averaged.
+_WINDOW = 100
 
 Curves = dict[str, Array]
 
 
-def errors(problems: OneShot, lam: Array, tasks: list[Any]) -> dict[str, Curves]:
+@dataclass(frozen=True)
+class _Run:
+    """What the folder of a run holds, and test tasks for it, float64."""
+
+    config: Config
+    problems: OneShot
+    saved: dict[str, Array]
+    loss: Array
+    tasks: list[data.Task]
+
+    @classmethod
+    def of(cls, path: Path, tasks: int, data_dir: Path | None) -> _Run:
+        config = Config(**json.loads((path / "config.json").read_text())["settings"])
+        _, test = characters(config, data_dir)
+        lines = (path / "metrics.jsonl").read_text().splitlines()
+        rng = np.random.default_rng(0)  # the same tasks for every run
+        ways, shots, queries = config.ways, config.shots, config.queries
+        return cls(
+            config,
+            family(config, test.images.shape[-1]),
+            load_arrays(path / "lam.npz"),
+            np.array([json.loads(line)["loss"] for line in lines]),
+            [test.draw(ways, shots, queries, seed=rng, dtype=np.float64) for _ in range(tasks)],
+        )
+
+    def truncations(self, lam: Array, task: data.Task) -> tuple[Array, Array]:
+        """Return h_T … h_0, (T + 1, N), and the exact hypergradient."""
+        problem = self.problems.problem(task.X, task.y, task.X_query, task.y_query)
+        *truncated, exact = RMD().truncations(problem, lam.astype(np.float64))
+        return np.array(truncated), exact
+
+
+def errors(run: _Run, lam: Array, tasks: Sequence[data.Task]) -> dict[str, Curves]:
     """Return the relative error of K-RMD for K = 0 … T, the mean over tasks.
 
     Parameters
     ----------
-    problems : OneShot
-        The family.
+    run : _Run
+        A run's network.
     lam : ndarray
-        λ, float64.
-    tasks : list of Task
+        λ.
+    tasks : sequence of Task
         Some tasks.
 
     Returns
@@ -42,13 +78,11 @@ def errors(problems: OneShot, lam: Array, tasks: list[Any]) -> dict[str, Curves]
         By what is taken for right, ``"h_0"`` (K = T) or ``"exact"`` (h_{−1}, which also sees
         w_0 = c), and by block of λ; ``"all"`` is the whole. NaN where what is right is 0.
     """
-    at: dict[str, slice] = {"all": slice(None)}
-    at |= {name: problems.layout[name] for name in problems.layout}
+    layout = run.problems.layout
+    at = {"all": slice(None)} | {name: layout[name] for name in layout}
     found: dict[str, dict[str, list[Array]]] = {r: {b: [] for b in at} for r in ("h_0", "exact")}
     for task in tasks:
-        problem = problems.problem(task.X, task.y, task.X_query, task.y_query)
-        *truncated, exact = RMD().truncations(problem, lam)
-        h = np.array(truncated)
+        h, exact = run.truncations(lam, task)
         for name, right in (("h_0", h[-1]), ("exact", exact)):
             for block, where in at.items():
                 size = np.linalg.norm(right[where])
@@ -58,6 +92,40 @@ def errors(problems: OneShot, lam: Array, tasks: list[Any]) -> dict[str, Curves]
         name: {block: np.mean(each, axis=0) for block, each in blocks.items()}
         for name, blocks in found.items()
     }
+
+
+def along(run: _Run, tasks: int = 5) -> dict[str, Array]:
+    """Return what a run was at each λ that it kept.
+
+    Parameters
+    ----------
+    run : _Run
+        A run.
+    tasks : int
+        Test tasks that the cosine is averaged over; the accuracy is over all.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``iteration``, test ``accuracy`` in per cent, mean ``cosine`` of K-RMD with the exact
+        hypergradient, and ``least_cosine``, of a single task.
+    """
+    K, kept = run.config.K, run.saved["kept"]
+    accuracy, cosines = [], []
+    for lam in kept:
+        accuracy.append(100 * run.problems.evaluate(lam, run.tasks)["query"].mean)
+        each = (run.truncations(lam, task) for task in run.tasks[:tasks])
+        cosines.append([_cosine(h[K], exact) for h, exact in each])
+    return {
+        "iteration": run.saved["kept_iterations"],
+        "accuracy": np.array(accuracy),
+        "cosine": np.mean(cosines, axis=1),
+        "least_cosine": np.min(cosines, axis=1),
+    }
+
+
+def _cosine(a: Array, b: Array) -> float:
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def slope(error: Array, last: float = 0.8) -> tuple[float, float]:
@@ -70,52 +138,74 @@ def slope(error: Array, last: float = 0.8) -> tuple[float, float]:
 
 
 def figure7(
-    run: Path, out: Path, *, tasks: int = 5, data_dir: Path | None = None
+    runs: Mapping[tuple[int, int], Path],
+    out: Path,
+    *,
+    tasks: int = 20,
+    data_dir: Path | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Draw plot 4: the relative error of K-RMD against K at a run's λ, with ρ > 0 and with ρ = 0.
+    """Draw the four plots for the first seed; the last at the λ of the run whose K is nearest 10.
 
     Parameters
     ----------
-    run : Path
-        Folder of a run of ``tinybilevel run one-shot``.
+    runs : mapping of (int, int) to Path
+        The folder of each run, by (K, seed).
     out : Path
-        Folder for ``figure7.png``, ``figure7.svg`` and ``figure7.csv``.
+        Folder for ``figure7.png`` and ``.svg``, ``figure7_runs.csv`` and ``figure7_errors.csv``.
     tasks : int
-        Test tasks to average over.
+        Test tasks along the runs; hypergradients are compared on the first five.
     data_dir : Path, optional
         Where Omniglot lies.
 
     Returns
     -------
     dict of str to (float, float)
-        Slope and R² of log(error) against K, by curve.
+        Slope and R² of log(error) against K, by curve of the fourth plot.
     """
     figures.require_matplotlib()
-    config = Config(**json.loads((run / "config.json").read_text())["settings"])
-    _, test = characters(config, data_dir)
-    problems = family(config, test.images.shape[-1])
-    lam = load_arrays(run / "lam.npz")["lam"].astype(np.float64)
-    rng = np.random.default_rng(config.seed)
-    ways, shots, queries = config.ways, config.shots, config.queries
-    drawn = [test.draw(ways, shots, queries, seed=rng, dtype=np.float64) for _ in range(tasks)]
-    without = lam.copy()
-    without[problems.layout["log_rho"]] = _LOG_0
-    pulled, free = errors(problems, lam, drawn), errors(problems, without, drawn)
-    curves = {
-        "ρ > 0, against h₀": pulled["h_0"]["all"],
-        "ρ = 0, against h₀": free["h_0"]["all"],
-        "ρ > 0, against the exact": pulled["exact"]["all"],
+    first = min(seed for _, seed in runs)
+    chosen = {
+        K: _Run.of(path, tasks, data_dir) for (K, s), path in sorted(runs.items()) if s == first
     }
-    blocks = {name: pulled["h_0"][name] for name in problems.layout}
-    paths = figures.truncation_errors(out / "figure7", curves, blocks)
+    seen = {K: along(run) for K, run in chosen.items()}
+    losses = {K: _smooth(run.loss) for K, run in chosen.items()}
+    of = min(chosen, key=lambda K: abs(K - 10))
+    curves, rows = _errors(chosen[of])
+    paths = figures.one_shot_runs(out / "figure7", seen, losses, curves, f"λ of K = {of}")
+    lines = ["K,iteration,test_accuracy,cosine,least_cosine"]
+    for K, found in seen.items():
+        columns = (found[n].tolist() for n in ("iteration", "accuracy", "cosine", "least_cosine"))
+        lines += [f"{K},{i},{a!r},{c!r},{m!r}" for i, a, c, m in zip(*columns, strict=True)]
+    write_text(out / "figure7_runs.csv", "\n".join(lines) + "\n")
+    write_text(out / "figure7_errors.csv", "\n".join(rows) + "\n")
+    slopes = {name: slope(error) for name, error in curves.items()}
+    for name, (each, R2) in slopes.items():
+        print(f"{name}: slope of log(error) {each:.4f}, R² {R2:.4f}")
+    print(f"written to {', '.join(map(str, paths))} and figure7_*.csv beside them")
+    return slopes
+
+
+def _smooth(loss: Array) -> Array:
+    """Return iterations and means over some updates up to each, (2, n)."""
+    window = max(1, min(_WINDOW, len(loss) // 4))
+    means = np.convolve(loss, np.full(window, 1 / window), "valid")
+    return np.stack([window + np.arange(len(means)), means])
+
+
+def _errors(run: _Run) -> tuple[Curves, list[str]]:
+    """Return the curves of the fourth plot, and all of them as lines of CSV."""
+    lam, layout = run.saved["lam"], run.problems.layout
+    without = lam.copy()
+    without[layout["log_rho"]] = _LOG_0
+    pulled, free = (errors(run, each, run.tasks[:5]) for each in (lam, without))
     rows = ["rho,right,block,K,relative_error"]
     for rho, found in (("learned", pulled), ("0", free)):
         for right, by_block in found.items():
             for block, error in by_block.items():
                 rows += [f"{rho},{right},{block},{K},{e!r}" for K, e in enumerate(error.tolist())]
-    write_text(out / "figure7.csv", "\n".join(rows) + "\n")
-    slopes = {name: slope(error) for name, error in curves.items()}
-    for name, (each, R2) in slopes.items():
-        print(f"{name}: slope of log(error) {each:.4f}, R² {R2:.4f}")
-    print(f"written to {', '.join(map(str, paths))} and {out / 'figure7.csv'}")
-    return slopes
+    curves = {
+        "ρ > 0, against h₀": pulled["h_0"]["all"],
+        "ρ = 0, against h₀": free["h_0"]["all"],
+        "ρ > 0, against the exact": pulled["exact"]["all"],
+    }
+    return curves | {f"{name}, against h₀": pulled["h_0"][name] for name in layout}, rows

@@ -21,11 +21,11 @@ __all__ = [
     "interaction_curves",
     "learning_curve",
     "one_shot_curve",
+    "one_shot_runs",
     "one_shot_task",
     "rejected_grid",
     "require_matplotlib",
     "trajectory",
-    "truncation_errors",
 ]
 
 Lines = Sequence[Mapping[str, Any]]
@@ -148,22 +148,37 @@ def exact_gradient_norms(path: Path, runs: Mapping[int, Lines]) -> None:
     figure.savefig(path, dpi=150)
 
 
-def truncation_errors(
-    stem: Path, curves: Mapping[str, Array], blocks: Mapping[str, Array]
+def one_shot_runs(
+    stem: Path,
+    seen: Mapping[int, Mapping[str, Array]],
+    losses: Mapping[int, Array],
+    errors: Mapping[str, Array],
+    where: str,
 ) -> list[Path]:
-    """Draw plot 4 of Figure 7: the relative error of K-RMD against K, and that of each block."""
-    figure = require_matplotlib()(figsize=(9, 4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axis, lines, title in (
-        (left, curves, "all of λ"),
-        (right, blocks, "each block of λ, ρ > 0, against h₀"),
-    ):
-        for color, (name, error) in zip(_colors(len(lines)), lines.items(), strict=True):
-            shown = error > 0  # K = T leaves nothing out
-            axis.semilogy(np.flatnonzero(shown), error[shown], color=color, label=name)
-        axis.set(xlabel="K", title=title)
+    """Draw Figure 7: accuracy, loss and cosine along runs, and the error of K-RMD against K."""
+    figure = require_matplotlib()(figsize=(15, 4), layout="constrained")
+    accuracy, loss, cosine, error = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.2))
+    for color, (K, found) in zip(_colors(len(seen)), seen.items(), strict=True):
+        tau, label = found["iteration"], {"color": color, "label": f"K = {K}"}
+        accuracy.plot(tau, found["accuracy"], **label)
+        loss.semilogy(*losses[K], **label)
+        cosine.plot(tau, found["cosine"], **label)
+        cosine.plot(tau, found["least_cosine"], ":", color=color, linewidth=0.8)
+    cosine.axhline(0, color="black", linewidth=0.8)
+    accuracy.set(ylabel="test accuracy, %")
+    loss.set(ylabel="loss on query images of training tasks")
+    cosine.set(
+        ylabel="cosine with the exact hypergradient", title="dotted: the least of five tasks"
+    )
+    for axis in (accuracy, loss, cosine):
+        axis.set(xlabel="hyper-iteration")
         axis.legend(fontsize=8)
-    left.set(ylabel="relative error of the hypergradient", ylim=(1e-3, 2))
+    for k, (name, curve) in enumerate(errors.items()):
+        shown = curve > 0  # K = T leaves nothing out
+        style = {"color": f"C{k}", "linewidth": 1.8 if k < 3 else 0.8, "label": name}
+        error.semilogy(np.flatnonzero(shown), curve[shown], "-" if k < 3 else "--", **style)
+    error.set(xlabel="K", ylabel="relative error of the hypergradient", ylim=(1e-3, 2), title=where)
+    error.legend(fontsize=7)
     return _save(figure, stem)
 
 

@@ -47,6 +47,9 @@ SPLIT_SEED = 2019
 #: Over how many updates the accuracy on training tasks is averaged, where it is shown.
 SHOWN = 100
 
+#: How many λ along the way are kept, about.
+KEPT = 20
+
 
 @dataclass(frozen=True)
 class Config:
@@ -276,7 +279,7 @@ def _run(
     tests = _test_tasks(config, test)
     figures.require_matplotlib()
     folder = Folder(out, config, resume=resume)
-    shown = max(1, config.iterations // 10)
+    shown, stride = max(1, config.iterations // 10), max(1, config.schedule // KEPT)
 
     def log(step: Progress) -> None:
         tau, r = step.iteration, step.hypergradient
@@ -306,6 +309,7 @@ def _run(
         progress=progress,
         checkpoint=folder.checkpoint,
         resume=resume,
+        keep_lam=stride,
     )
     if progress:
         print(f"testing on {len(tests)} tasks", file=sys.stderr)
@@ -338,13 +342,16 @@ def _run(
         out / "lam.npz",
         {
             "lam": r.lam,
+            "kept": r.history["lam"],
+            "kept_iterations": 1
+            + max(1, config.schedule // KEPT) * np.arange(len(r.history["lam"])),
             "shares": np.array(found["query"].shares),
             "shares_support": np.array(found["support"].shares),
         },
     )
     figures.one_shot_curve(out / "learning_curve.png", lines)
     names = [
-        test.characters[c] if config.data == "digits" else f"{test.alphabets[c]}, {c}"
+        test.characters[c] if config.data == "digits" else _short(test.alphabets[c])
         for c in tests[0].classes
     ]
     figures.one_shot_task(out / "task.png", tests[0], predicted, names)
@@ -366,6 +373,10 @@ def _test_tasks(config: Config, test: data.Characters) -> list[data.Task]:
 
 def _classes(problems: OneShot, whole: Array, task: data.Task) -> Array:
     return problems.network.forward(whole, task.X_query).argmax(axis=1)
+
+
+def _short(alphabet: str) -> str:
+    return alphabet.partition("_(")[0].replace("_", " ")
 
 
 def _by_tensor(problems: OneShot, logs: Array) -> dict[str, float]:

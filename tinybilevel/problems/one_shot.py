@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array
 from tinybilevel.arrays.checks import as_count, as_float
+from tinybilevel.errors import StabilityWarning
 from tinybilevel.layers import (
     BatchNorm,
     Conv2d,
@@ -271,9 +273,25 @@ class OneShot:
         -------
         dict of str to Accuracy
             ``"query"`` and ``"support"``; see `predict`.
+
+        Warns
+        -----
+        StabilityWarning
+            Once, with how many tasks it is about: if the lower level does not settle in some.
         """
         both = partial(self._both, lam)
-        shares = map(both, tasks) if executor is None else executor.map(both, tasks)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", StabilityWarning)
+            shares = list(map(both, tasks) if executor is None else executor.map(both, tasks))
+        unsettled = [w for w in caught if issubclass(w.category, StabilityWarning)]
+        for other in (w for w in caught if w not in unsettled):
+            warnings.warn(other.message, other.category, stacklevel=2)
+        if unsettled:
+            warnings.warn(
+                f"in {len(unsettled)} of {len(shares)} tasks {unsettled[0].message}",
+                StabilityWarning,
+                stacklevel=2,
+            )
         columns = zip(*shares, strict=True)
         return {name: Accuracy(each) for name, each in zip(_STATISTICS, columns, strict=True)}
 
