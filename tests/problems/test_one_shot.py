@@ -86,14 +86,16 @@ def test_what_is_learned_from_the_support_set_beats_a_guess(lam, characters):
 def test_predictions_with_the_support_sets_statistics_do_not_see_other_queries(
     family, lam, characters
 ):
-    task = draw(characters, 1)
-    alone = replace(task, X_query=task.X_query[:1], y_query=task.y_query[:1])
-    whole, one = family.adapted(lam, task), family.adapted(lam, alone)
-    np.testing.assert_array_equal(whole, one)
-    scores = family.network.forward(whole, task.X_query, task.X)
-    np.testing.assert_allclose(
-        scores[:1], family.network.forward(whole, alone.X_query, task.X), rtol=1e-4, atol=1e-5
-    )
+    same = {"query": [], "support": []}
+    for seed in (1, 2):
+        task = draw(characters, seed)
+        for name, found in same.items():
+            together = family.predict(lam, task, statistics=name)
+            for i, label in enumerate(together):
+                alone = replace(task, X_query=task.X_query[[i]], y_query=task.y_query[[i]])
+                found.append(family.predict(lam, alone, statistics=name).item() == label)
+    assert all(same["support"])
+    assert not all(same["query"])
 
 
 def test_evaluation_is_the_mean_over_tasks_with_and_without_an_executor(family, lam, characters):
