@@ -405,8 +405,8 @@ def _reproduce(parser: argparse.ArgumentParser) -> None:
         ("figure6", "how the runs of table3 converge, and the C that they learn"),
     ):
         settings = parser_settings(
-            f"{about} (half a minute for a trial of ten classes, two\nminutes of a hundred; what "
-            "is finished is kept and not run again)",
+            f"{about} (a quarter of a minute for a trial of ten classes,\na minute of a hundred; "
+            "what is finished is kept and not run again)",
             f"reproduce {name}",
             f"reproduce {name} --settings digits --trials 1 --out runs/short",
         )
