@@ -58,6 +58,14 @@ def test_alphas_that_become_small_keep_their_digits():
     assert found.alpha_norms[-1] < 1e-6 * found.alpha_norms[0]
 
 
+@pytest.mark.filterwarnings("ignore::tinybilevel.StabilityWarning")
+def test_the_same_where_the_data_alone_shrink_them():
+    plain, method = problem(n=8, d=3, T=1500, C=0.0, rho=0.0, step_size=3.0), tb.KRMD(K=1500)
+    a, b = (method(p).alpha_norms for p in (tb.compile(plain), plain))
+    assert b[-1] < 0.02 * b[0]
+    np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
 def test_all_steps_back_is_rmd():
     plain = problem()
     a, b = tb.RMD()(tb.compile(plain)), tb.RMD()(plain)
