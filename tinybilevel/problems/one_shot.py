@@ -210,7 +210,7 @@ class OneShot:
         Parameters
         ----------
         characters : Characters
-            What tasks are drawn from; see `tinybilevel.data`.
+            What tasks are drawn from; see ``tinybilevel.data``.
         lam0 : ndarray
             λ_1; the images have its dtype.
         ways, shots, queries : int
@@ -240,7 +240,7 @@ class OneShot:
         lam : ndarray
             λ.
         task : Task
-            Its support set is what is learned from; see `tinybilevel.data`.
+            Its support set is what is learned from; see ``tinybilevel.data``.
         statistics : {"query", "support"}
             The batch that a `BatchNorm` takes its mean and variance from: all query images together
             ("transductive": each helps to tell the others), or the support set.
