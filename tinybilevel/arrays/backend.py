@@ -115,13 +115,15 @@ class Movable:
 def bound(x: Any) -> Any:
     """Return `x` for one call of a method: what keeps working memory in it gets its own.
 
-    Such a thing has a method ``bound()``; it is looked for in tuples, lists and in what a `Movable`
-    holds. What a product of it returns holds until that product is taken again.
+    Such a thing has a method ``bound()``; it is looked for in tuples, lists, dicts and in what a
+    `Movable` holds. What a product of it returns holds until that product is taken again.
     """
     if hasattr(x, "bound"):
         return x.bound()
     if type(x) in (tuple, list):
         return type(x)(bound(part) for part in x)
+    if type(x) is dict:
+        return {name: bound(part) for name, part in x.items()}
     if not isinstance(x, Movable):
         return x
     other = copy.copy(x)

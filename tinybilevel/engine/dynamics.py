@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, promote
+from tinybilevel.arrays.backend import Array, bound, promote
 from tinybilevel.arrays.checks import as_float, check_pair, check_shape
 from tinybilevel.engine.stability import stability
 from tinybilevel.errors import DivergenceError
@@ -40,11 +40,12 @@ class Dynamics:
 
     def __init__(self, problem: BilevelProblem, lam: Array) -> None:
         self.problem, self.transition, self.T = problem, problem.transition.bound(), problem.T
+        self.hyper_map, self._upper = bound(problem.hyper_map), bound(problem.upper)
         # Before the map, so that a float32 λ does not cost float64 data their precision.
         dtype = promote(lam, self.transition.dtype, problem.upper.dtype)
         self.lam = lam.astype(dtype, copy=False)
         with np.errstate(over="ignore", invalid="ignore"):
-            theta = problem.hyper_map(self.lam)
+            theta = self.hyper_map(self.lam)
         self.theta = as_float("hyper_map(lam)", theta, ndim=1, finite=False)
         if not bool(np.isfinite(self.theta).all()):
             raise self._diverged(
@@ -108,12 +109,13 @@ class Dynamics:
 
     def upper(self, w: Array) -> tuple[float, Array, Array]:
         """Return f, α_T = ∇_w f over the whole state, and h_T = ∇_θ f, at the readout of w_T."""
-        x, f = self.transition.readout(w), self.problem.upper
-        grad = check_shape("grad of upper", f.grad(x, self.theta), x.shape)
+        x = self.transition.readout(w)
+        value, grad, h = self._upper.value_with_grads(x, self.theta)
+        grad = check_shape("grad of upper", grad, x.shape)
         if grad.dtype.kind != "f":  # a constant one may be of whole numbers
             grad = grad.astype(promote(grad, x))
-        h = check_shape("grad_lam of upper", f.grad_lam(x, self.theta), self.theta.shape)
-        return float(f.value(x, self.theta)), self.transition.readout_vjp(grad), h
+        h = check_shape("grad_lam of upper", h, self.theta.shape)
+        return float(value), self.transition.readout_vjp(grad), h
 
     def empty(self, count: int) -> Array:
         """Allocate `count` rows of a state's size, and count their bytes."""

@@ -74,6 +74,19 @@ class Layer:
         """Return how the cotangents of p and x move along (dp, dx) and dgy."""
         raise TypeError(f"{type(self).__name__} must define adjoint_tangent")
 
+    def gradients(
+        self, p: Params, kept: Any, gy: Array, inputs: bool
+    ) -> tuple[Params, Array | None]:
+        """Return `adjoint`; where nobody asks for `inputs`, the cotangent of x may be None."""
+        return self.adjoint(p, kept, gy)
+
+    def products(
+        self, p: Params, kept: Any, dp: Params, dkept: Any, gy: Array, dgy: Array, inputs: bool
+    ) -> tuple[tuple[Params, Array | None], tuple[Params, Array]]:
+        """Return what `gradients` does, and `adjoint_tangent`."""
+        moved = self.adjoint_tangent(p, kept, dp, dkept, gy, dgy)
+        return self.gradients(p, kept, gy, inputs), moved
+
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({given})"

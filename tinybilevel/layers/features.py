@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -41,6 +42,8 @@ class FeatureMap(HyperMap):
     def __init__(self, network: Network, sets: Sequence[Any]) -> None:
         self.network = network
         self.sets = [network._examples(as_float(f"sets[{k}]", X)) for k, X in enumerate(sets)]
+        self._networks = [network] * len(self.sets)
+        self._last: list[tuple[Any, Any]] = []  # of each set, where bound
         each = int(np.prod(network.output_shape))
         ends = np.cumsum([0, *(len(X) * each for X in self.sets)])
         self.slices = [slice(int(a), int(b)) for a, b in pairwise(ends)]
@@ -48,24 +51,40 @@ class FeatureMap(HyperMap):
     def out_size(self, n: int) -> int:
         return self.slices[-1].stop
 
+    def bound(self) -> FeatureMap:
+        """Return the same map with memory of its own: `vjp` finds what `__call__` has computed."""
+        other = copy.copy(self)
+        other._networks = [self.network.bound() for _ in self.sets]
+        other._last = [(np.empty(0), None)] * len(self.sets)
+        return other
+
     def __call__(self, lam: Array) -> Array:
-        tensors = self.network.tensors(lam)
-        return np.concatenate([self.network.run(tensors, X)[0].ravel() for X in self.sets])
+        return np.concatenate([self._run(k, lam)[0].ravel() for k in range(len(self.sets))])
 
     def vjp(self, lam: Array, h: Array) -> Array:
         check_shape("h", h, (self.out_size(lam.size),))
         tensors, total = self.network.tensors(lam), np.zeros_like(lam, dtype=np.result_type(lam, h))
-        for X, at in zip(self.sets, self.slices, strict=True):
-            features, kept = self.network.run(tensors, X)
-            found, _ = self.network.backward(tensors, kept, h[at].reshape(features.shape))
+        for k, at in enumerate(self.slices):
+            features, kept = self._run(k, lam)
+            g = h[at].reshape(features.shape)
+            found, _ = self._networks[k].backward(tensors, kept, g, inputs=False)
             total += np.concatenate([found[name].ravel() for name in self.network.layout])
         return total
 
     def jvp(self, lam: Array, dlam: Array) -> Array:
         tensors, directions = self.network.tensors(lam), self.network.tensors(dlam)
         moved = []
-        for X in self.sets:
-            _, kept = self.network.run(tensors, X)
-            along, _ = self.network.tangents(tensors, kept, directions, np.zeros_like(X))
+        for k, X in enumerate(self.sets):
+            _, kept = self._run(k, lam)
+            along, _ = self._networks[k].tangents(tensors, kept, directions, np.zeros_like(X))
             moved.append(along.ravel())
         return np.concatenate(moved)
+
+    def _run(self, k: int, lam: Array) -> tuple[Array, list[Any]]:
+        """Return the features of a set, and what the layers keep of them."""
+        if self._last and np.array_equal(self._last[k][0], lam):
+            return self._last[k][1]
+        result = self._networks[k].run(self.network.tensors(lam), self.sets[k])
+        if self._last:
+            self._last[k] = (lam.copy(), result)
+        return result

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.backend import Array, bound, on_device
 from tinybilevel.arrays.checks import as_count
 from tinybilevel.layers.base import Layer, Params, Shape
+from tinybilevel.layers.overlays import choose
 from tinybilevel.maps.layout import Layout
 
 __all__ = ["Network"]
@@ -30,6 +33,10 @@ class Network:
         a block, ``"dense1"`` or ``"conv2d1"``, counted by kind.
     input_shape : tuple of int
         Shape of one example.
+    backend : {"auto", "plain", "numba"}
+        Who computes: "plain" are the layers' own definitions, "numba" compiled code for Conv2d and
+        for BatchNorm, ReLU and MaxPool after one, and the definitions for all others. "auto" takes
+        compiled code where Numba is installed and the convolutions are large.
 
     Attributes
     ----------
@@ -65,6 +72,8 @@ class Network:
         self,
         layers: Sequence[Layer] | Mapping[str, Layer | Sequence[Layer]],
         input_shape: Sequence[int],
+        *,
+        backend: str = "auto",
     ) -> None:
         if not isinstance(input_shape, Iterable):
             raise TypeError(f"input_shape must be a tuple such as (4,), got {input_shape!r}")
@@ -92,6 +101,21 @@ class Network:
         self.shapes = tensors
         self.layout = Layout(**{name: int(np.prod(part)) for name, part in tensors.items()})
         self.size = self.layout.size
+        self._plain = list(zip(self.layers, self._names, strict=True))
+        self._bodies: list[tuple[Any, list[str]]] = self._plain
+        chosen = choose(self.layers, self._inputs, backend)
+        if chosen is not None:
+            ends = np.cumsum([0, *(count for _, count in chosen)])
+            self._bodies = [
+                (body, [*chain.from_iterable(self._names[start : start + count])])
+                for (body, count), start in zip(chosen, ends, strict=False)
+            ]
+
+    def bound(self) -> Network:
+        """Return the same network with working memory of its own, for one call of a method."""
+        other = copy.copy(self)
+        other._bodies = [(bound(body), names) for body, names in self._bodies]
+        return other
 
     @property
     def blocks(self) -> dict[str, slice]:
@@ -133,7 +157,7 @@ class Network:
     def run(self, tensors: Mapping[str, Array], X: Array) -> tuple[Array, list[Any]]:
         """Return the scores, and what each layer keeps."""
         x, all_kept = self._examples(X), []
-        for layer, p in self._each(tensors):
+        for layer, p, _ in self._each(tensors):
             x, kept = layer.forward(p, x)
             all_kept.append(kept)
         return x, all_kept
@@ -147,21 +171,25 @@ class Network:
     ) -> tuple[Array, list[Any]]:
         """Return how the scores move along the directions and dX, and what each layer keeps."""
         dx, all_dkept = dX, []
-        along = (p for _, p in self._each(directions))
-        for (layer, p), kept, dp in zip(self._each(tensors), all_kept, along, strict=True):
+        along = (dp for _, dp, _ in self._each(directions))
+        for (layer, p, _), kept, dp in zip(self._each(tensors), all_kept, along, strict=True):
             dx, dkept = layer.tangent(p, kept, dp, dx)
             all_dkept.append(dkept)
         return dx, all_dkept
 
     def backward(
-        self, tensors: Mapping[str, Array], all_kept: list[Any], g: Array
-    ) -> tuple[dict[str, Array], Array]:
-        """Return the cotangent of each tensor and of X, from that of the scores."""
+        self, tensors: Mapping[str, Array], all_kept: list[Any], g: Array, *, inputs: bool = True
+    ) -> tuple[dict[str, Array], Array | None]:
+        """Return the cotangent of each tensor and of X, from that of the scores.
+
+        Where nobody asks for the `inputs`, that of X may be None.
+        """
         found: dict[str, Array] = {}
-        for k, (layer, p) in reversed(list(enumerate(self._each(tensors)))):
-            gp, g = layer.adjoint(p, all_kept[k], g)
-            found |= zip(self._names[k], gp, strict=True)
-        return found, g
+        cotangent: Array | None = g
+        for k, (layer, p, names) in reversed(list(enumerate(self._each(tensors)))):
+            gp, cotangent = layer.gradients(p, all_kept[k], cotangent, inputs or k > 0)
+            found |= zip(names, gp, strict=True)
+        return found, cotangent
 
     def backward_tangents(
         self,
@@ -171,20 +199,22 @@ class Network:
         all_dkept: list[Any],
         g: Array,
         dg: Array,
-    ) -> tuple[dict[str, Array], Array]:
-        """Return how the cotangents of `backward` move, from how that of the scores does."""
+    ) -> tuple[dict[str, Array], dict[str, Array], Array]:
+        """Return `backward`'s cotangents of tensors, and how they and that of X move along."""
         found: dict[str, Array] = {}
-        along = [dp for _, dp in self._each(directions)]
-        for k, (layer, p) in reversed(list(enumerate(self._each(tensors)))):
-            dgp, dg = layer.adjoint_tangent(p, all_kept[k], along[k], all_dkept[k], g, dg)
-            if k:  # no layer asks for the cotangent of X
-                g = layer.adjoint(p, all_kept[k], g)[1]
-            found |= zip(self._names[k], dgp, strict=True)
-        return found, dg
+        moved: dict[str, Array] = {}
+        along = [dp for _, dp, _ in self._each(directions)]
+        for k, (layer, p, names) in reversed(list(enumerate(self._each(tensors)))):
+            pair = layer.products(p, all_kept[k], along[k], all_dkept[k], g, dg, k > 0)
+            (gp, g), (dgp, dg) = pair
+            found |= zip(names, gp, strict=True)
+            moved |= zip(names, dgp, strict=True)
+        return found, moved, dg
 
-    def _each(self, tensors: Mapping[str, Array]) -> Iterable[tuple[Layer, Params]]:
-        for layer, names in zip(self.layers, self._names, strict=True):
-            yield layer, tuple(tensors[name] for name in names)
+    def _each(self, tensors: Mapping[str, Array]) -> Iterable[tuple[Any, Params, list[str]]]:
+        device = on_device(next(iter(tensors.values())))
+        for body, names in self._plain if device else self._bodies:
+            yield body, tuple(tensors[name] for name in names), names
 
     def _examples(self, X: Array) -> Array:
         if X.shape[1:] != self.input_shape:

@@ -29,6 +29,9 @@ class Sweep(Objective):
     of which ∇²_ww g v is the part in w, and ∇²_λw g v the part in λ.
     """
 
+    #: Whether X is part of λ, so that somebody asks for its cotangent.
+    of_inputs = False
+
     def __init__(self, network: Network, y: Any, n: int, loss: str, reduction: str) -> None:
         if loss not in _LOSSES:
             raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
@@ -60,31 +63,47 @@ class Sweep(Objective):
         return self.scale * self.loss.value(self.network.run(tensors, X)[0], self.y)
 
     def grad(self, w: Array, lam: Array) -> Array:
-        return self._gradients(w, lam)[0]
+        return self._gradients(w, lam, inputs=False)[1]
 
     def grad_lam(self, w: Array, lam: Array) -> Array:
-        return self._gradients(w, lam)[1]
+        return self._gradients(w, lam)[2]
 
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
-        return self._tangents(w, lam, v, np.zeros_like(lam))
+        return self._tangents(w, lam, v, np.zeros_like(lam))[1:]
 
     def grad_jvp(self, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
-        return self._tangents(w, lam, dw, dlam)[0]
+        return self._tangents(w, lam, dw, dlam)[1]
 
-    def _gradients(self, w: Array, lam: Array) -> tuple[Array, Array]:
+    def value_with_grads(self, w: Array, lam: Array) -> tuple[float, Array, Array]:
+        own = all(_unchanged(self, name) for name in ("value", "grad", "grad_lam"))
+        return self._gradients(w, lam) if own else super().value_with_grads(w, lam)
+
+    def grad_with_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array, Array]:
+        own = all(_unchanged(self, name) for name in ("grad", "grad_vjp"))
+        if not own:
+            return super().grad_with_vjp(w, lam, v)
+        return self._tangents(w, lam, v, np.zeros_like(lam))
+
+    def _gradients(self, w: Array, lam: Array, inputs: bool = True) -> tuple[float, Array, Array]:
+        """Return value, ∇_w and ∇_λ; without `inputs` the last one means nothing."""
         tensors, X = self._split(w, lam)
         scores, kept = self.network.run(tensors, X)
         g = self.scale * self.loss.adjoint(scores, self.y)
-        return self._parts(*self.network.backward(tensors, kept, g), lam)
+        found, gX = self.network.backward(tensors, kept, g, inputs=inputs and self.of_inputs)
+        own, rest = self._parts(found, X if gX is None else gX, lam)
+        return self.scale * self.loss.value(scores, self.y) if inputs else 0.0, own, rest
 
-    def _tangents(self, w: Array, lam: Array, dw: Array, dlam: Array) -> tuple[Array, Array]:
+    def _tangents(self, w: Array, lam: Array, dw: Array, dlam: Array) -> tuple[Array, Array, Array]:
+        """Return ∇_w, and how ∇_w and ∇_λ move."""
         (tensors, X), (directions, dX) = self._split(w, lam), self._directions(dw, dlam)
         scores, kept = self.network.run(tensors, X)
         dscores, dkept = self.network.tangents(tensors, kept, directions, dX)
         g = self.scale * self.loss.adjoint(scores, self.y)
         dg = self.scale * self.loss.adjoint_tangent(scores, self.y, dscores)
-        moved = self.network.backward_tangents(tensors, kept, directions, dkept, g, dg)
-        return self._parts(*moved, lam)
+        found, moved, moved_X = self.network.backward_tangents(
+            tensors, kept, directions, dkept, g, dg
+        )
+        return self._parts(found, X, lam)[0], *self._parts(moved, moved_X, lam)
 
 
 class NetworkLoss(Sweep):
@@ -199,6 +218,8 @@ class FeatureLoss(Sweep):
         See `NetworkLoss`.
     """
 
+    of_inputs = True
+
     def __init__(
         self, network: Network, y: Any, *, loss: str = "cross_entropy", reduction: str = "mean"
     ) -> None:
@@ -213,6 +234,11 @@ class FeatureLoss(Sweep):
 
     def _parts(self, tensors: Mapping[str, Array], X: Array, lam: Array) -> tuple[Array, Array]:
         return _flat(tensors, self.network.layout), X.ravel()
+
+
+def _unchanged(g: Sweep, name: str) -> bool:
+    """Return whether a method is that of `Sweep`, and not a user's own."""
+    return getattr(type(g), name) is getattr(Sweep, name)
 
 
 def _flat(tensors: Mapping[str, Array], layout: Layout) -> Array:

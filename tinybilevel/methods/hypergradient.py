@@ -193,7 +193,7 @@ def lower_gradient(problem: BilevelProblem, lam: Array, w: Array) -> tuple[Any, 
 
 def pull_back(dynamics: Dynamics, w: Array, h: Array, value: float = 0.0) -> Array:
     """Return h by λ, an array that is nobody else's; check that it, w_T and f are finite."""
-    grad = dynamics.problem.hyper_map.vjp(dynamics.lam, h)
+    grad = dynamics.hyper_map.vjp(dynamics.lam, h)
     grad = check_shape("the vjp of hyper_map", grad, dynamics.lam.shape)
     dynamics.check(w, value, grad)
     return grad.copy()

@@ -83,6 +83,8 @@ class OneShot:
     features_once : bool
         Run the blocks that depend on λ alone once per λ, not once per step. The results are the
         same to rounding.
+    backend : {"auto", "plain", "numba"}
+        Who computes the network; see `Network`.
 
     Attributes
     ----------
@@ -100,14 +102,17 @@ class OneShot:
         adapt: Sequence[str] = ("block3", "block4", "head"),
         T: int = 50,
         features_once: bool = True,
+        backend: str = "auto",
     ) -> None:
         names = list(layers)
         first = len(names) - len(adapt)
         if list(adapt) != names[first:] or not 0 < first < len(names):
             raise ValueError(f"adapt must name some of the last blocks of {names}, got {adapt!r}")
-        self.front = Network({name: layers[name] for name in names[:first]}, input_shape)
-        self.back = Network({name: layers[name] for name in adapt}, self.front.output_shape)
-        self.network = Network(layers, input_shape)
+        front = {name: layers[name] for name in names[:first]}
+        self.front = Network(front, input_shape, backend=backend)
+        back = {name: layers[name] for name in adapt}
+        self.back = Network(back, self.front.output_shape, backend=backend)
+        self.network = Network(layers, input_shape, backend=backend)
         self.T, self.adapt, self.features_once = T, tuple(adapt), bool(features_once)
         tensors = [self.back.layout[name] for name in self.back.layout]
         self.sizes = [at.stop - at.start for at in tensors]

@@ -148,11 +148,11 @@ class GradientDescent(GradientTransition):
 
     def vjp(self, t: int, w: Array, lam: Array, alpha: Array) -> tuple[Array, Array]:
         g, gamma = self.at(t), self.step_size(t, lam)
-        hessian, mixed = g.grad_vjp(w, lam, gamma * alpha)
-        B_alpha = -mixed
-        if self.step_size.learned:
-            B_alpha = B_alpha - self.step_size.pull(g.grad(w, lam) * alpha, lam)
-        return alpha - hessian, B_alpha
+        if not self.step_size.learned:
+            hessian, mixed = g.grad_vjp(w, lam, gamma * alpha)
+            return alpha - hessian, -mixed
+        grad, hessian, mixed = g.grad_with_vjp(w, lam, gamma * alpha)
+        return alpha - hessian, -mixed - self.step_size.pull(grad * alpha, lam)
 
     def jvp(self, t: int, w: Array, lam: Array, dw: Array, dlam: Array) -> Array:
         g, gamma = self.at(t), self.step_size(t, lam)
