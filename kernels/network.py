@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,7 +99,7 @@ class Convolution:
         shape = (n, *sides)
         places = (n, *((side + 2 * a - k) // s + 1 for side in sides))
         V = self._columns("V", p[0], dtype)
-        Y = self._work("Y", (int(np.prod(places)), len(p[0])), V)
+        Y = self._work("Y", (prod(places), len(p[0])), V)
         U = self._patches(X, shape, places)
         for rows, part in self._parts(X, U, shape, places):
             np.matmul(part, V, out=Y[rows])
@@ -109,7 +110,7 @@ class Convolution:
         scale, shift = (np.array(part, dtype) for part in p[-2:])
         mean, inverse = self._work("mean", (2, *scale.shape), Y)
         windows = (n, places[1] // self.pool, places[2] // self.pool)
-        z, x_hat = self._work("z", (2, int(np.prod(windows)), len(scale)), Y)
+        z, x_hat = self._work("z", (2, prod(windows), len(scale)), Y)
         chosen = self._work("chosen", z.shape, _BYTE)
         images.norm_forward(
             Y, places, self.pool, self.rectify, scale, shift, self.eps, mean, inverse, z, x_hat,
@@ -229,7 +230,7 @@ class Convolution:
     def _patches(self, X: Array, shape: Shape, places: Shape) -> Array | None:
         """Return the patches of all images, unless they are many."""
         k = self.window[0]
-        size = int(np.prod(places)), k * k * X.shape[1]
+        size = prod(places), k * k * X.shape[1]
         if size[0] * size[1] * X.itemsize > _KEPT:
             return None
         seen, U = self._seen or (None, None)
