@@ -53,6 +53,11 @@ GPU = [
     Case("toy", 100, many=1_000_000, device="gpu"),
     *(Case("quadratic", 10, M=10**k, dtype="float32", device="gpu") for k in (3, 5, 6)),
 ]
+NETWORKS = [
+    Case("one-shot", K, dtype="float32", T=50, filters=filters, stride=stride, query=query)
+    for filters, stride, query in ((32, 1, 5), (64, 1, 5), (64, 2, 15))
+    for K in (1, 10, 25, 50)
+]
 SUITES = {
     "toy": TOY,
     "batch": BATCH,
@@ -61,10 +66,12 @@ SUITES = {
     "quadratic": QUADRATIC,
     "tasks": TASKS,
     "many": MANY,
+    "networks": NETWORKS,
     "gpu": GPU,
 }
-#: Half a million rows take a process of 6 GB for each contender; a GPU is not everywhere.
-ONLY_IF_ASKED = {"many", "gpu"}
+#: Half a million rows take a process of 6 GB for each contender; networks are timed on one thread;
+#: a GPU is not everywhere.
+ONLY_IF_ASKED = {"many", "networks", "gpu"}
 #: Relative difference from tinybilevel's plain body beyond which a time means nothing.
 AGREE = {"float32": 1e-3, "float64": 1e-9}
 

@@ -26,6 +26,9 @@ class Case:
     classes: int = 10
     many: int = 0  # λ at once
     device: str = "cpu"
+    filters: int = 32  # of a network's convolutions
+    stride: int = 1  # theirs; with 1, max-pooling follows
+    query: int = 5  # images per class
 
     @property
     def name(self) -> str:

@@ -129,6 +129,26 @@ def torch(style: str) -> Callable[[Case], Call]:
     return build
 
 
+def network(who: str, style: str) -> Callable[[Case], Call]:
+    """Return one-shot learning by a backend of tinybilevel, by JAX or by torch."""
+
+    def build(case: Case) -> Call:
+        if who == "JAX":
+            from benchmarks.opponents import jax_network
+
+            return jax_network.build(case, style)
+        if who == "torch":
+            from benchmarks.opponents import torch_network
+
+            return torch_network.build(case)
+        from benchmarks import one_shot
+
+        at, method = one_shot.problem(case, style), tb.KRMD(K=case.K)
+        return lambda: method(at).grad
+
+    return build
+
+
 def reading(case: Case) -> Call:
     """Read X once for each of the T + K products, and do nothing else: a limit, not a contender."""
     X, passes = numbers(case).data["X"], case.T + case.K
@@ -216,6 +236,13 @@ LIMITS = {
     "multiply-adds": multiply_adds,
     "matrix products": products,
 }
+NETWORKS = {
+    "tinybilevel, definitions": network("ours", "plain"),
+    "tinybilevel, compiled layers": network("ours", "numba"),
+    "JAX, lax.conv": network("JAX", "conv"),
+    "JAX, patches and features once": network("JAX", "patches"),
+    "torch, features once": network("torch", ""),
+}
 ON_GPU = {"tinybilevel, CuPy": on_gpu(False), "tinybilevel, CUDA": on_gpu(True)}
 OPPONENTS_ON_GPU = {
     **{name: OPPONENTS[name] for name in ("JAX jit", "JAX, explicit adjoint", "torch")},
@@ -229,6 +256,10 @@ NEEDS = {
     "tinybilevel, Numba": "numba",
     "tinybilevel, Numba, step by step": "numba",
     "tinybilevel, Numba, remember=K": "numba",
+    "tinybilevel, compiled layers": "numba",
+    "JAX, lax.conv": "jax",
+    "JAX, patches and features once": "jax",
+    "torch, features once": "torch",
     "tinybilevel, kernel": "numba",
     "tinybilevel, own functions": "numba",
     "higher": "higher",
@@ -252,6 +283,8 @@ def available(names: dict[str, Callable[[Case], Call]]) -> dict[str, Callable[[C
 
 def contenders(case: Case) -> dict[str, Callable[[Case], Call]]:
     """Return everyone who can run a case, by name."""
+    if case.kind == "one-shot":
+        return available(NETWORKS)
     if case.many:
         here = {"tinybilevel, Numba": OURS["tinybilevel, Numba"]}
         there = {"tinybilevel, CUDA": ON_GPU["tinybilevel, CUDA"], "JAX jit": jax("adjoint")}

@@ -41,6 +41,18 @@ def test_everyone_computes_the_same_hypergradient(case, monkeypatch):
 
 
 @pytest.mark.oracle
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("K", [1, 3])
+def test_everyone_computes_the_same_hypergradient_of_a_network(K, stride):
+    case = Case("one-shot", K, T=4, dtype="float64", filters=2, stride=stride, query=2)
+    everyone = contenders.contenders(case)
+    reference = everyone["tinybilevel, definitions"](case)()
+    for name, build in everyone.items():
+        error = np.linalg.norm(build(case)() - reference) / np.linalg.norm(reference)
+        assert error <= 1e-10, name
+
+
+@pytest.mark.oracle
 def test_a_batch_is_the_same_for_everyone():
     pytest.importorskip("jax")
     case = Case("toy", 4, T=9, many=5)

@@ -150,7 +150,8 @@ class Network:
         if batch is None:
             return self.run(tensors, X)[0]
         x, others = self._examples(X), self._examples(batch)
-        for layer, p in self._each(tensors):
+        for layer, names in self._plain:
+            p = tuple(tensors[name] for name in names)
             x, others = layer.forward_with(p, x, others), layer.forward(p, others)[0]
         return x
 
