@@ -173,7 +173,7 @@ class Judge:
     def row_bound(self, lam: Array) -> float:
         """Return γ(β + 2ρ + 8 max row sum of C)."""
         phi = cast(InteractionMap, self.problem.hyper_map)
-        return phi.bound(np.append(interactions(lam), lam[-1]))
+        return phi.step_bound(np.append(interactions(lam), lam[-1]))
 
     def upper_bounds(self, interact: bool = True) -> Array:
         """Return what λ may be at most: anything, or C = 0."""

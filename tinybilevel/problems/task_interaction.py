@@ -152,7 +152,7 @@ class InteractionMap(Blocks):
 
     def __call__(self, lam: Array) -> Array:
         theta = super().__call__(lam)
-        if (bound := self.bound(theta)) >= 2:
+        if (bound := self.step_bound(theta)) >= 2:
             C, rho = theta[:-1].reshape(self.n_classes, -1), float(theta[-1])
             warnings.warn(
                 f"the steps may grow: γ (β + 2ρ + 8 max row sum of C) is {bound:.3g}, not below 2, "
@@ -164,7 +164,7 @@ class InteractionMap(Blocks):
             )
         return theta
 
-    def bound(self, theta: Array) -> float:
+    def step_bound(self, theta: Array) -> float:
         """Return γ (β + 2ρ + 8 max_i Σ_j C_ij)."""
         rows = theta[:-1].reshape(self.n_classes, -1).sum(axis=1)
         return self.step_size * (self.beta + 2 * float(theta[-1]) + 8 * float(rows.max()))
