@@ -35,7 +35,8 @@ class Case:
         """What it is, for tables."""
         tasks = f", {self.rows} × {self.features}, {self.classes} classes"
         rows, M = f", {self.rows} rows", f", M = {self.M}"
-        size = {"hypercleaning": rows, "quadratic": M, "toy": "", "tasks": tasks}
+        net = f", {self.filters} filters, stride {self.stride}, {5 * self.query} query images"
+        size = {"hypercleaning": rows, "quadratic": M, "toy": "", "tasks": tasks, "one-shot": net}
         many = f", {self.many} λ" if self.many else ""
         gpu = ", GPU" if self.device == "gpu" else ""
         return f"{self.kind}{size[self.kind]}{many}, {self.dtype}, K = {self.K}{gpu}"
