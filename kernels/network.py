@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinybilevel.kernels import images
+from tinybilevel.kernels.images import (
+    fold,
+    from_columns,
+    norm_adjoint,
+    norm_both,
+    norm_forward,
+    norm_tangent,
+    to_columns,
+    unfold,
+)
 from tinybilevel.kernels.workspace import FRESH, Workspace
 
 __all__ = ["Convolution"]
@@ -112,7 +121,7 @@ class Convolution:
         windows = (n, places[1] // self.pool, places[2] // self.pool)
         z, x_hat = self._work("z", (2, prod(windows), len(scale)), Y)
         chosen = self._work("chosen", z.shape, _BYTE)
-        images.norm_forward(
+        norm_forward(
             Y, places, self.pool, self.rectify, scale, shift, self.eps, mean, inverse, z, x_hat,
             chosen,
         )  # fmt: skip
@@ -129,7 +138,7 @@ class Convolution:
         if dX is not None:
             if U is not None:
                 dU = self._work("dU", U.shape, Y)
-                images.unfold(dX, shape, *self.window, dU)
+                unfold(dX, shape, *self.window, dU)
             for rows, part in self._parts(dX, dU, shape, places):
                 np.matmul(part, V, out=more[rows])
             dY += more
@@ -141,7 +150,7 @@ class Convolution:
         dscale, dshift = (np.array(part, Y.dtype) for part in dp[-2:])
         dmean, dsigma = self._work("dmean", (2, *scale.shape), Y)
         dz, dx_hat = self._work("dz", (2, *x_hat.shape), Y)
-        images.norm_tangent(
+        norm_tangent(
             Y, dY, places, self.pool, scale, dscale, dshift, mean, inverse, x_hat, chosen, dmean,
             dsigma, dz, dx_hat,
         )  # fmt: skip
@@ -168,7 +177,7 @@ class Convolution:
         if self.eps is not None:
             after = tuple(self._work("gnorm", (2, Y.shape[1]), Y))
             out = self._work("G", Y.shape, Y)
-            images.norm_adjoint(Y, places, self.pool, *norm, G, *after, out)
+            norm_adjoint(Y, places, self.pool, *norm, G, *after, out)
             G = out
         gV = self._work("gV", V.shape, Y)
         for k, (rows, part) in enumerate(self._parts(X, U, shape, places)):
@@ -199,7 +208,7 @@ class Convolution:
             np.concatenate([g, dg], axis=1, out=both)
         else:
             (scale, mean, inverse, x_hat, chosen), (dscale, dmean, dsigma, dx_hat) = norm, dnorm
-            images.norm_both(
+            norm_both(
                 Y, dY, places, self.pool, scale, dscale, mean, inverse, x_hat, chosen, dmean,
                 dsigma, dx_hat, g, dg, *after, both,
             )  # fmt: skip
@@ -224,7 +233,7 @@ class Convolution:
         """Return kernels as a matrix, in the order of patches with channels last."""
         outputs, channels, k, _ = W.shape
         V = self._work(name, (k * k * channels, outputs), np.empty(0, dtype))
-        images.to_columns(W.astype(dtype, copy=False).reshape(outputs, channels, -1), V, 0)
+        to_columns(W.astype(dtype, copy=False).reshape(outputs, channels, -1), V, 0)
         return V
 
     def _patches(self, X: Array, shape: Shape, places: Shape) -> Array | None:
@@ -237,7 +246,7 @@ class Convolution:
         if seen is not None and seen.dtype == X.dtype and np.array_equal(seen, X):
             return U
         U = self._work("U", size, X)
-        images.unfold(X, shape, *self.window, U)
+        unfold(X, shape, *self.window, U)
         if self.first and self._work is not FRESH:
             self._seen = X.copy(), U
         return U
@@ -258,7 +267,7 @@ class Convolution:
             stop = min(start + count, n)
             part = buffer[: (stop - start) * each]
             seen = X[start * height * width : stop * height * width]
-            images.unfold(seen, (stop - start, height, width), *self.window, part)
+            unfold(seen, (stop - start, height, width), *self.window, part)
             yield slice(start * each, stop * each), part
 
     def _fold(self, name: str, G: Array, V: Array, kept: _Kept) -> Array:
@@ -272,14 +281,14 @@ class Convolution:
             part = buffer[: (stop - start) * each]
             np.matmul(G[start * each : stop * each], V.T, out=part)
             seen = gx[start * height * width : stop * height * width]
-            images.fold(part, (stop - start, height, width), *self.window, seen)
+            fold(part, (stop - start, height, width), *self.window, seen)
         return _images(gx, kept.shape)
 
     def _pack(self, name: str, gV: Array, at: int, G: Array, after: Params, W: Array) -> Params:
         """Return the cotangents of the parameters."""
         outputs, channels, k, _ = W.shape
         gW = self._work(name, (outputs, channels, k * k), gV)
-        images.from_columns(gV, at, gW)
+        from_columns(gV, at, gW)
         bias = (G.sum(axis=0),) if self.bias else ()
         return (gW.reshape(W.shape), *bias, *after)
 
