@@ -121,13 +121,16 @@ def bound(x: Any) -> Any:
     if hasattr(x, "bound"):
         return x.bound()
     if type(x) in (tuple, list):
-        return type(x)(bound(part) for part in x)
+        parts = [bound(part) for part in x]
+        return x if all(a is b for a, b in zip(parts, x, strict=True)) else type(x)(parts)
+    own = x if type(x) is dict else vars(x) if isinstance(x, Movable) else {}
+    held = {name: bound(part) for name, part in own.items()}
+    if all(held[name] is part for name, part in own.items()):
+        return x  # a copy would keep what it counts to itself
     if type(x) is dict:
-        return {name: bound(part) for name, part in x.items()}
-    if not isinstance(x, Movable):
-        return x
+        return held
     other = copy.copy(x)
-    other.__dict__.update({name: bound(part) for name, part in vars(x).items()})
+    other.__dict__.update(held)
     return other
 
 
