@@ -1,5 +1,6 @@
 """Many problems in one outer loop, new minibatches and states that are carried."""
 
+import multiprocessing
 import pickle
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -177,7 +178,12 @@ def test_the_mean_is_as_good_as_the_worst_of_its_tasks():
     assert (seen[0].hypergradient.residual, seen[0].hypergradient.converged) == (0.1, False)
 
 
-@pytest.mark.parametrize("pool", [ThreadPoolExecutor, ProcessPoolExecutor])
+def processes(count):
+    # Not forked: JAX, of the oracles' tests, has threads.
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, processes])
 def test_an_executor_changes_nothing(pool):
     tasks = [tb.problems.toy(T=T) for T in (10, 20, 30)]
     options = {"method": tb.KRMD(K=5), "iterations": 4}
