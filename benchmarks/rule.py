@@ -55,7 +55,7 @@ def cases(dtype: Any) -> Iterator[tuple[str, tb.BilevelProblem]]:
         yield f"logistic {n} × {d}", problem(tb.LogisticRegression(X, y), d, n)
         yield f"least squares {n} × {d}", problem(tb.LeastSquares(X, normal(n)), d, n)
     ridge = tb.L2Penalty(0.1)
-    for M in (10, 100, 300, 440, 1000):
+    for M in (10, 100, 300, 440, 500, 1000):
         A = normal(M, M) / M
         yield f"quadratic {M} × {M}", problem(tb.Quadratic(A @ A.T), M, M)
         yield f"quadratic {M} × {M} and ridge", problem(tb.Quadratic(A @ A.T) + ridge, M, M)

@@ -28,7 +28,7 @@ from tinybilevel.transitions import GradientDescent
 __all__ = ["compile"]
 
 #: Entries of G from which BLAS, on two threads, multiplies by it faster than the loop.
-_LARGEST_MATRIX = 1_000_000
+_LARGEST_MATRIX = 250_000
 
 
 def compile(problem: BilevelProblem) -> BilevelProblem:
@@ -42,7 +42,7 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
       takes some seconds in each process. Larger ones come back as they are, since this loop would
       be slower than their plain code.
     - Quadratics, in float64: their products do not depend on w_t, so that no state is kept. Those
-      with a diagonal gain at any size, a matrix up to 1000 × 1000. Numba keeps this loop on disk.
+      with a diagonal gain at any size, a matrix up to 500 × 500. Numba keeps this loop on disk.
       On a GPU, a batch has a
       thread for each λ (there it is only the batch that is compiled), and `Method.batch` takes
       many problems at once.
