@@ -128,3 +128,28 @@ def test_the_slope_is_that_of_the_logarithm():
     assert pytest.approx(1, rel=1e-12) == R2
     noisy = np.exp(-0.03 * K + 0.2 * np.cos(K))
     assert slope(noisy)[1] < 0.99
+
+
+def test_full_is_all_steps_and_what_comes_through_the_start(tmp_path, capsys):
+    assert command("table4", tmp_path, "--K", "full", 6, "--T", 6) == 0
+    found = json.loads((tmp_path / "table4.json").read_text())
+    assert [row["settings"]["K"] for row in found] == [6, "full"], "deepest last"
+    folders = {K: next(tmp_path.glob(f"K{K}-*")) for K in ("6", "full")}
+    lam = {K: np.load(folder / "lam.npz")["lam"] for K, folder in folders.items()}
+    assert not np.allclose(lam["6"], lam["full"]), "c moves also by B_0 α_0"
+    run = _Run.of(folders["full"], 2, None)
+    assert run.depth == 7
+    np.testing.assert_allclose(along(run, 2)["cosine"], 1)
+    assert command("figure7", tmp_path, "--K", "full", 6, "--T", 6) == 0
+
+    with pytest.raises(SystemExit):
+        command("table4", tmp_path, "--K", "all")
+    assert "argument --K: must be a whole number" in capsys.readouterr().err
+
+
+def test_full_stands_beside_the_papers_full(tmp_path):
+    for T, iterations in ((50, 5000), (1, 15000)):
+        config = Config(K="full", T=T, iterations=iterations, schedule=iterations)
+        write_run(table4.folder_of(tmp_path, config), config, 0.97)
+    lines = table4.table4(tmp_path).splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("  paper")] == ["96.6", "95.8"]

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tinybilevel.cli.arguments import count, parser_settings, positive, share, step_size
+from tinybilevel.cli.arguments import count, depth, parser_settings, positive, share, step_size
 from tinybilevel.errors import StabilityWarning
 
 __all__ = ["main"]
@@ -280,7 +280,13 @@ def _one_shot(run: Any) -> None:
     )
     add("--data-dir", type=Path, help="folder that holds omniglot/; see tinybilevel.data")
     own = "default by the data"
-    add("--K", type=count(1), default=10, help="steps of back-propagation, up to T (default 10)")
+    add(
+        "--K",
+        type=depth,
+        default=10,
+        help='steps of back-propagation, up to T, or "full": all, and what reaches c through'
+        "\nw_0 = c (default 10)",
+    )
     add("--T", type=count(1), default=50, help="steps of the lower level (default 50)")
     add("--iterations", type=count(1), help=f"updates of λ in all ({own}: 2000, digits 500)")
     add(
@@ -519,7 +525,14 @@ def _one_shot_runs(parser: argparse.ArgumentParser, name: str) -> None:
     add = parser.add_argument
     add("--data", choices=["omniglot", "digits"], default="omniglot", help="(default omniglot)")
     add("--data-dir", type=Path, help="folder that holds omniglot/; see tinybilevel.data")
-    add("--K", type=count(1), nargs="+", default=Ks, help="one run each (default 1 10 25 50)")
+    add(
+        "--K",
+        type=depth,
+        nargs="+",
+        default=Ks,
+        help='one run each; "full": all T steps and what reaches c through w_0 = c'
+        "\n(default 1 10 25 50)",
+    )
     add("--seeds", type=count(0), nargs="+", default=[0], help="one run each (default 0)")
     add("--T", type=count(1), default=50, help="steps of the lower level (default 50)")
     add("--iterations", type=count(1), default=5000, help="updates of λ (default 5000)")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["count", "kept_warnings", "parser_settings", "positive", "share", "step_size"]
+__all__ = ["count", "depth", "kept_warnings", "parser_settings", "positive", "share", "step_size"]
 
 
 def count(minimum: int) -> Callable[[str], int]:
@@ -27,6 +27,14 @@ def count(minimum: int) -> Callable[[str], int]:
         return number
 
     return convert
+
+
+def depth(text: str) -> int | str:
+    """Return "full" or a whole number from 1 on, or refuse the text as a type of argparse does."""
+    try:
+        return text if text == "full" else count(1)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f'{error}; or "full"') from None
 
 
 def share(text: str) -> float:

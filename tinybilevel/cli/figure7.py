@@ -53,6 +53,12 @@ class _Run:
             [test.draw(ways, shots, queries, seed=rng, dtype=np.float64) for _ in range(tasks)],
         )
 
+    @property
+    def depth(self) -> int:
+        """K, or T + 1 where what comes through w_0 counts as well."""
+        K = self.config.K
+        return K if isinstance(K, int) else self.config.T + 1
+
     def truncations(self, lam: Array, task: data.Task) -> tuple[Array, Array]:
         """Return h_T … h_0, (T + 1, N), and the exact hypergradient."""
         problem = self.problems.problem(task.X, task.y, task.X_query, task.y_query)
@@ -110,12 +116,12 @@ def along(run: _Run, tasks: int = 5) -> dict[str, Array]:
         ``iteration``, test ``accuracy`` in per cent, mean ``cosine`` of K-RMD with the exact
         hypergradient, and ``least_cosine``, of a single task.
     """
-    K, kept = run.config.K, run.saved["kept"]
+    depth, kept = run.depth, run.saved["kept"]
     accuracy, cosines = [], []
     for lam in kept:
         accuracy.append(100 * run.problems.evaluate(lam, run.tasks)["query"].mean)
         each = (run.truncations(lam, task) for task in run.tasks[:tasks])
-        cosines.append([_cosine(h[K], exact) for h, exact in each])
+        cosines.append([_cosine([*h, exact][depth], exact) for h, exact in each])
     return {
         "iteration": run.saved["kept_iterations"],
         "accuracy": np.array(accuracy),
@@ -138,7 +144,7 @@ def slope(error: Array, last: float = 0.8) -> tuple[float, float]:
 
 
 def figure7(
-    runs: Mapping[tuple[int, int], Path],
+    runs: Mapping[tuple[int | str, int], Path],
     out: Path,
     *,
     tasks: int = 20,
@@ -148,7 +154,7 @@ def figure7(
 
     Parameters
     ----------
-    runs : mapping of (int, int) to Path
+    runs : mapping of (int or str, int) to Path
         The folder of each run, by (K, seed).
     out : Path
         Folder for ``figure7.png`` and ``.svg``, ``figure7_runs.csv`` and ``figure7_errors.csv``.
@@ -164,12 +170,10 @@ def figure7(
     """
     figures.require_matplotlib()
     first = min(seed for _, seed in runs)
-    chosen = {
-        K: _Run.of(path, tasks, data_dir) for (K, s), path in sorted(runs.items()) if s == first
-    }
+    chosen = {K: _Run.of(path, tasks, data_dir) for (K, s), path in runs.items() if s == first}
     seen = {K: along(run) for K, run in chosen.items()}
     losses = {K: _smooth(run.loss) for K, run in chosen.items()}
-    of = min(chosen, key=lambda K: abs(K - 10))
+    of = min(chosen, key=lambda K: abs(chosen[K].depth - 10))
     curves, rows = _errors(chosen[of])
     paths = figures.one_shot_runs(out / "figure7", seen, losses, curves, f"λ of K = {of}")
     lines = ["K,iteration,test_accuracy,cosine,least_cosine"]

@@ -150,8 +150,8 @@ def exact_gradient_norms(path: Path, runs: Mapping[int, Lines]) -> None:
 
 def one_shot_runs(
     stem: Path,
-    seen: Mapping[int, Mapping[str, Array]],
-    losses: Mapping[int, Array],
+    seen: Mapping[int | str, Mapping[str, Array]],
+    losses: Mapping[int | str, Array],
     errors: Mapping[str, Array],
     where: str,
 ) -> list[Path]:

@@ -23,7 +23,7 @@ from tinybilevel.errors import (
     TruncationWarning,
 )
 from tinybilevel.maps import Layout
-from tinybilevel.methods.unrolled import KRMD
+from tinybilevel.methods import KRMD, RMD, Method
 from tinybilevel.outer import Adam, Clipped, Cosine, Optimizer, PerBlock, Progress, minimize
 from tinybilevel.outer.checkpoint import save_arrays
 from tinybilevel.problems import OneShot, four_blocks
@@ -35,6 +35,7 @@ __all__ = [
     "characters",
     "defaults",
     "family",
+    "method",
     "optimizer",
     "run",
     "start",
@@ -58,11 +59,12 @@ class Config:
     The rates fall to 0 along a cosine over `schedule` updates; `lr` is that of the network and the
     centres c, `lr_logs` that of log ρ and log γ. ρ and γ are where strengths and step sizes start,
     `rho_head` and `gamma_head` those of the last layer. `held_out` training classes are kept apart
-    and tested on, in place of the test classes: for choosing settings.
+    and tested on, in place of the test classes: for choosing settings. K = "full" is `RMD`: all T
+    steps, and also what reaches c through w_0 = c, which K-RMD leaves out.
     """
 
     data: str = "omniglot"
-    K: int = 10
+    K: int | str = 10
     T: int = 50
     iterations: int = 2000
     schedule: int = 2000
@@ -213,6 +215,11 @@ def start(config: Config, problems: OneShot) -> Array:
     )
 
 
+def method(config: Config) -> Method:
+    """Return `RMD` or K-RMD."""
+    return KRMD(K=config.K) if isinstance(config.K, int) else RMD()
+
+
 def optimizer(config: Config, layout: Layout) -> Optimizer:
     """Return Adam with a rate for the network and one for log ρ and log γ."""
     network, logs = (Adam(Cosine(each, config.schedule)) for each in (config.lr, config.lr_logs))
@@ -265,7 +272,7 @@ def _run(
 ) -> Result:
     train, test = characters(config, data_dir)
     problems = family(config, train.images.shape[-1])
-    lam0, method = start(config, problems), KRMD(K=config.K)
+    lam0, chosen = start(config, problems), method(config)
     stream = problems.stream(
         train,
         lam0,
@@ -275,7 +282,7 @@ def _run(
         seed=config.seed,
         tasks=config.tasks,
     )
-    method.cost(stream[0])  # refuses a K that T does not allow before anything is written
+    chosen.cost(stream[0])  # refuses a K that T does not allow before anything is written
     tests = _test_tasks(config, test)
     figures.require_matplotlib()
     folder = Folder(out, config, resume=resume)
@@ -302,7 +309,7 @@ def _run(
 
     r = minimize(
         list(stream),
-        method=method,
+        method=chosen,
         optimizer=optimizer(config, problems.layout),
         iterations=folder.iterations,
         callback=log,
