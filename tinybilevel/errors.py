@@ -40,6 +40,16 @@ class DivergenceError(ArithmeticError):
         Of those that `tinybilevel.minimize` had evaluated, the ones with the lowest value.
     best_value : float or None
         The value there.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> problem = tb.problems.toy(step_size=5.0, T=1000)  # stable below 2
+    >>> try:
+    ...     tb.RMD()(problem)
+    ... except tb.DivergenceError as error:
+    ...     print(error.t, error.lam)
+    511 [1. 1.]
     """
 
     def __init__(self, message: str, *, t: int | None = None, norm: float = float("nan")) -> None:
@@ -63,19 +73,79 @@ def _rebuild(message: str, attributes: dict[str, Any]) -> DivergenceError:
 
 
 class ConvergenceWarning(UserWarning):
-    """An iterative solver stopped before it reached the tolerance it was asked for."""
+    """An iterative solver stopped before it reached the tolerance it was asked for.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import tinybilevel as tb
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", tb.ConvergenceWarning)
+    ...     tb.ImplicitCG()(tb.problems.toy(T=10))  # 10 steps do not reach the minimum
+    Traceback (most recent call last):
+    tinybilevel.errors.ConvergenceWarning: ImplicitCG takes w_T for a minimum ...
+    """
 
 
 class DerivativeWarning(UserWarning):
-    """A derivative of the user's own does not fit the function that it belongs to."""
+    """A derivative of the user's own does not fit the function that it belongs to.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> toy = tb.problems.toy()
+    >>> g = tb.Objective.from_functions(
+    ...     value=lambda w, lam: 0.5 * (w - lam) @ (w - lam),
+    ...     grad=lambda w, lam: w - lam,
+    ...     grad_vjp=lambda w, lam, v: (v, v),  # the second is −v
+    ... )
+    >>> descent = tb.GradientDescent(g, step_size=0.1, initial=np.zeros(2))
+    >>> problem = tb.BilevelProblem(descent, upper=toy.upper, T=20, lam0=[1.0, 1.0])
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", tb.DerivativeWarning)
+    ...     tb.minimize(problem, iterations=1)
+    Traceback (most recent call last):
+    tinybilevel.errors.DerivativeWarning: wrong derivatives, ... grad_vjp[1] of FunctionObjective
+        (the mixed product) gives -1 along a direction in which differences give 1. ...
+    """
 
 
 class StabilityWarning(UserWarning):
-    """The lower level's step size is beyond what its curvature allows: it does not settle."""
+    """The lower level's step size is beyond what its curvature allows: it does not settle.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import tinybilevel as tb
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", tb.StabilityWarning)
+    ...     tb.RMD()(tb.problems.toy(step_size=2.1))  # the curvature is 1: stable below 2
+    Traceback (most recent call last):
+    tinybilevel.errors.StabilityWarning: the lower level does not settle: step size γ = 2.1 against
+        smoothness β ≈ 1 at w_0 (stable for γ < 2; γ = 1 would do)
+    """
 
 
 class TruncationWarning(UserWarning):
-    """The hypergradient leaves out a part that truncation does not make small."""
+    """The hypergradient leaves out a part that truncation does not make small.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import tinybilevel as tb
+    >>> toy = tb.problems.toy()
+    >>> g = tb.Quadratic([1.0, 0.5])
+    >>> descent = tb.GradientDescent(g, step_size=0.1, initial=slice(0, 2))  # w_0 is λ itself
+    >>> problem = tb.BilevelProblem(descent, upper=toy.upper, T=5, lam0=[1.0, 1.0])
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", tb.TruncationWarning)
+    ...     tb.minimize(problem, method=tb.KRMD(K=5), iterations=1)
+    Traceback (most recent call last):
+    tinybilevel.errors.TruncationWarning: w_0 depends on lam, and KRMD leaves out what comes
+        through it (B_0 α_0): ...
+    """
 
 
 def missing_extra(need: str, extra: str, cause: ImportError) -> ImportError:

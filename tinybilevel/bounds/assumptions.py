@@ -34,6 +34,17 @@ class Assumption:
     status : str
         What the verdict is worth: "certified" (see `Constants.words`), "estimated", "sampled" (at a
         few points or runs: a failure seen is one, none seen is no proof), "given" or "open".
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> b = tb.bounds.proposition_3_1(tb.problems.toy(step_size=1.5), K=20)
+    >>> for assumption in b.assumptions:
+    ...     print(assumption)
+    w_{t+1} = w_t − γ ∇_w g: holds (γ = 1.5)
+    γ ≤ 1/β: fails (γβ = 1.5, β = 1)
+    α > 0 on w_{T−K−1} … w_T: holds (α = 0.5)
+    α > 0 on w_0 … w_T: holds (α = 0.5)
     """
 
     name: str

@@ -110,6 +110,13 @@ class TruncationBound(Readable):
         What `eq_9` and `eq_10` are worth, in words: "certified, …" or "estimated, …".
     a_posteriori_status : str
         The same of `a_posteriori`.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> b = tb.bounds.proposition_3_1(tb.problems.toy(), K=50)
+    >>> print(f"{b.error:.2f} <= {b.a_posteriori:.2f} <= {b.bound:.2f}", b.certified)
+    0.79 <= 1.57 <= 2.41 True
     """
 
     K: int

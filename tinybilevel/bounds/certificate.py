@@ -41,6 +41,15 @@ class Certificate(Readable):
         The true ‖h_{T−K} − d_λ f‖, if it was asked for.
     descent : float or None
         h_{T−K}ᵀ d_λ f / ‖d_λ f‖², if the true error was asked for.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> c = tb.bounds.certificate(tb.problems.toy(), method=tb.KRMD(K=20))
+    >>> [a.name for a in c.missing]
+    []
+    >>> print(f"{c.a_posteriori:.2f}", c.a_posteriori_status)
+    8.23 certified, by exact spectra
     """
 
     method: KRMD

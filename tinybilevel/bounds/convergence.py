@@ -42,6 +42,13 @@ class AverageGradient(Readable):
         λ_1 … λ_{R+1}.
     grad_norms : ndarray (R + 1,)
         ‖∇F‖ at each.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> run = tb.bounds.theorem_3_3(tb.problems.toy(), K=5, iterations=50)
+    >>> run.average.shape, run.lam.shape, f"{run.average[-1]:.1f} <= {run.bound[-1]:.1f}"
+    ((50,), (51, 2), '40.3 <= 496.8')
     """
 
     average: Array
@@ -190,6 +197,17 @@ class WrongLimit:
         d_λ f there, in closed form: not 0 for K < T.
     measured_h, measured_grad : float
         h_{T−K} and d_λ f there, as the methods compute them.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> problem = tb.problems.counterexample()
+    >>> for K in (1, 10, problem.T):
+    ...     limit = tb.bounds.theorem_3_5(problem, K)
+    ...     print(f"K = {K}: h is 0 at λ = {limit.lam:.3f}, where d_λ f = {limit.grad:.3f}")
+    K = 1: h is 0 at λ = 0.909, where d_λ f = 0.818
+    K = 10: h is 0 at λ = 0.606, where d_λ f = 0.211
+    K = 100: h is 0 at λ = 0.500, where d_λ f = 0.000
     """
 
     lam: float

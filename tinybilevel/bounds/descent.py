@@ -27,6 +27,17 @@ class Descent(Readable):
         h_{T−K}ᵀ d_λ f / ‖∇_ŵ f‖², Lemma 3.2's ratio. NaN where ∇_ŵ f = 0.
     by_grad : ndarray (R,)
         h_{T−K}ᵀ d_λ f / ‖d_λ f‖², Figure 2's ratio. NaN where d_λ f = 0.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> problem = tb.problems.toy()
+    >>> for K in (1, 20, 100):
+    ...     found = tb.bounds.lemma_3_2(problem, [[1.0, 1.0], [0.5, -0.5]], K=K)
+    ...     print(K, found.by_grad.round(2))
+    1 [0.08 0.08]
+    20 [0.76 0.77]
+    100 [1. 1.]
     """
 
     by_grad_w: Array

@@ -30,6 +30,16 @@ class Table1Row:
         Evaluations of Ξ, and products with A and B, of one hypergradient.
     vectors : float
         Held at the peak, in vectors of the state's size.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> for row in tb.bounds.table_1(tb.problems.toy(), K=5):
+    ...     print(row)
+    FMD            O(cNT)  O(MN)   exact     100 transitions     202 products        4 vectors
+    RMD            O(cT)   O(MT)   exact     100 transitions     101 products      101 vectors
+    Checkpointing  O(cT)   O(M√T)  exact     190 transitions     101 products       22 vectors
+    K-RMD          O(cK)   O(MK)             100 transitions       5 products        6 vectors
     """
 
     name: str

@@ -33,7 +33,18 @@ def _(method: KRMD, T: int) -> int | None:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CompiledProblem(BilevelProblem):
-    """What `tinybilevel.compile` returns; it equals the problem that was compiled."""
+    """What `tinybilevel.compile` returns; it equals the problem that was compiled.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> problem = tb.problems.toy()
+    >>> fast = tb.compile(problem)
+    >>> type(fast).__name__, fast == problem
+    ('CompiledProblem', True)
+    >>> tb.testing.relative_error(tb.RMD()(fast).grad, tb.RMD()(problem).grad) < 1e-12
+    True
+    """
 
     loop: Loop = field(kw_only=True, repr=False)
 

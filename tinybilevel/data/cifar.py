@@ -113,6 +113,13 @@ def cifar100(data_dir: str | os.PathLike[str] | None = None, *, subset: bool = F
     ------
     DataError, ImportError
         As for `cifar10`.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> tb.data.cifar100("/no/such/place")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    DataError: data_dir lacks a file: expected /no/such/place/cifar/cifar-100-binary.tar.gz
     """
     if subset:
         return _subset("cifar100", "fine", "fine_names", data_dir)
@@ -148,6 +155,13 @@ def cifar10_features(data_dir: str | os.PathLike[str] | None = None) -> Pool:
     ------
     DataError
         If a file is missing or has another checksum.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> tb.data.cifar10_features("/no/such/place")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    DataError: data_dir lacks a file: expected /no/such/place/cifar/cifar10_5k.npz
     """
     data = cifar10(data_dir, subset=True)
     return _features(data, None, data_dir)
@@ -156,10 +170,23 @@ def cifar10_features(data_dir: str | os.PathLike[str] | None = None) -> Pool:
 def cifar100_features(data_dir: str | os.PathLike[str] | None = None) -> Pool:
     """Load 1280 features of each picture of the CIFAR-100 subset; see `cifar10_features`.
 
+    Parameters
+    ----------
+    data_dir : str or os.PathLike, optional
+        Directory that holds ``cifar/cifar100_5k_lite0.npz`` and ``cifar/cifar100_5k.npz``; else as
+        for `cifar10_features`.
+
     Returns
     -------
     Pool
         With the superclass of each class.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> tb.data.cifar100_features("/no/such/place")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    DataError: data_dir lacks a file: expected /no/such/place/cifar/cifar100_5k.npz
     """
     data = cifar100(data_dir, subset=True)
     file = _read("cifar100_5k.npz", data_dir)

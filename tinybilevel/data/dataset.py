@@ -63,6 +63,13 @@ class Split(_Readable):
         Class numbers.
     train_index, val_index : ndarray (n,), (m,) of int64
         Rows of the data set's training part that the first two were drawn from.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> data = tb.data.digits().split(n_train=500, n_val=300, seed=0)
+    >>> data.X_train.shape, data.X_val.shape, data.X_test.shape, data.X_train.dtype
+    ((500, 64), (300, 64), (597, 64), dtype('float32'))
     """
 
     X_train: NDArray[Any]

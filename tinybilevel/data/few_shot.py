@@ -28,6 +28,13 @@ class Task:
         Query images and their classes.
     classes : ndarray (k,) of int
         Rows of the `Characters` that the classes are.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> task = tb.data.Characters.of(tb.data.digits()).draw(ways=3, shots=2, queries=4, seed=0)
+    >>> task.X.shape, task.y, task.X_query.shape
+    ((6, 1, 8, 8), array([0, 0, 1, 1, 2, 2]), (12, 1, 8, 8))
     """
 
     X: NDArray[Any]
@@ -54,6 +61,16 @@ class Characters:
         Grey images, 0 … 255.
     alphabets, characters : tuple of str
         What each class is a character of, and which.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> digits = tb.data.Characters.of(tb.data.digits())
+    >>> digits, digits.images.shape
+    (Characters('digits': 10 classes of 174 images, 8 × 8), (10, 174, 8, 8))
+    >>> train, test = digits.split(n_train=7, seed=0)
+    >>> len(train), len(test.rotated())
+    (7, 12)
     """
 
     name: str

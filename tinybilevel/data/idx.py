@@ -26,7 +26,17 @@ _CHUNK = 2**20
 
 
 class DataError(ValueError):
-    """A data file is missing, damaged, or not what it should be."""
+    """A data file is missing, damaged, or not what it should be.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> try:
+    ...     tb.data.read_idx("/no/such/file")
+    ... except tb.data.DataError as error:
+    ...     print(error)
+    /no/such/file: cannot be read: No such file or directory
+    """
 
 
 def read_idx(
@@ -54,8 +64,8 @@ def read_idx(
 
     Returns
     -------
-    ndarray
-        Of the shape in the header; uint8, int8, int16, int32, float32 or float64, in the
+    ndarray (dimensions as in the header)
+        Of uint8, int8, int16, int32, float32 or float64, in the
         machine's byte order.
 
     Raises

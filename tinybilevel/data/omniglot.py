@@ -76,6 +76,13 @@ def omniglot(data_dir: str | os.PathLike[str] | None = None) -> Characters:
     ----------
     Lake, Salakhutdinov and Tenenbaum 2015, "Human-level concept learning through probabilistic
     program induction", Science 350:1332.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> tb.data.omniglot("/no/such/place")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    DataError: data_dir lacks a file: expected /no/such/place/omniglot/images_background.zip
     """
     try:
         return _characters(read_npz(locate(_READY, _COPY, data_dir), sha256=_READY.sha256[_COPY]))

@@ -40,6 +40,16 @@ class Pool:
     ------
     DataError
         If the shapes, types or class numbers do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> pool = tb.data.Pool.of(tb.data.digits())
+    >>> pool, pool.X.shape
+    (Pool('digits': 1797 examples, 64 features, 10 classes), (1797, 64))
+    >>> float(np.linalg.norm(pool.normalized(20.0).X[0]).round(3))
+    20.0
     """
 
     name: str
@@ -185,6 +195,17 @@ def load_pool(path: str | os.PathLike[str]) -> Pool:
     ------
     DataError
         If the file is missing, is no such file, or its arrays do not fit together.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "flowers.npz"
+    ...     np.savez(path, X=np.zeros((6, 4)), y=[0, 0, 1, 1, 2, 2])
+    ...     print(tb.data.load_pool(path))
+    Pool('flowers': 6 examples, 4 features, 3 classes)
     """
     path, arrays = Path(path), read_npz(path)
     if missing := {"X", "y"} - set(arrays):

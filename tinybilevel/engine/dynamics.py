@@ -28,6 +28,15 @@ class Cost:
         Products with A and B (one vjp, jvp or Hessian pass each).
     bytes : int
         Bytes of the states, and in forward mode of Z, that are held at the peak.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> problem = tb.problems.toy()  # M = 2 numbers of 8 bytes, T = 100
+    >>> tb.RMD().cost(problem)
+    Cost(transitions=100, products=101, bytes=1616)
+    >>> tb.KRMD(K=5).cost(problem)
+    Cost(transitions=100, products=5, bytes=96)
     """
 
     transitions: int

@@ -22,7 +22,18 @@ States = Iterator[tuple[int, Array]]
 
 
 class Storage:
-    """Base of the storages."""
+    """Base of the storages.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> problem = tb.problems.toy(T=1000)
+    >>> for storage in (tb.Ring(), tb.Checkpoint(), tb.Binomial(slots=8)):
+    ...     print(tb.RMD(storage).cost(problem))
+    Cost(transitions=1000, products=1001, bytes=16016)
+    Cost(transitions=1968, products=1001, bytes=1056)
+    Cost(transitions=4286, products=1001, bytes=176)
+    """
 
     def run(self, dynamics: Dynamics, K: int) -> tuple[Array, States]:
         """Run the forward pass; return w_T and the last K pairs (t, w_t), newest first."""
@@ -46,6 +57,15 @@ class Ring(Storage):
 
     The next state is written straight into its slot. The slots are numbered so that the forward
     pass ends with w_{T−K} … w_T in order. With K = T this keeps every state: plain reverse mode.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> problem = tb.problems.toy()  # states of 16 bytes, T = 100
+    >>> tb.RMD(tb.Ring()).cost(problem).bytes
+    1616
+    >>> tb.KRMD(K=5, storage=tb.Ring()).cost(problem).bytes
+    96
     """
 
     def run(self, dynamics: Dynamics, K: int) -> tuple[Array, States]:

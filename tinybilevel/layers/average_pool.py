@@ -13,7 +13,17 @@ __all__ = ["AveragePool"]
 
 
 class AveragePool(Pool):
-    """The mean of each window."""
+    """The mean of each window.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> tb.layers.AveragePool(2).forward((), x)[0]
+    array([[[[ 2.5,  4.5],
+             [10.5, 12.5]]]])
+    """
 
     def apply(self, chosen: Any, x: Array) -> Array:
         return self.windows(x).mean(axis=-1)

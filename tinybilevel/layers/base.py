@@ -32,6 +32,26 @@ class Layer:
 
     The four together make Pearlmutter's R-operator: forward with tangents, then backward with the
     tangents of the adjoint, is the product of a loss's Hessian with (dp, dx).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> class Square(tb.layers.Layer):
+    ...     def forward(self, p, x):
+    ...         return x**2, x
+    ...
+    ...     def tangent(self, p, kept, dp, dx):
+    ...         return 2 * kept * dx, dx
+    ...
+    ...     def adjoint(self, p, kept, gy):
+    ...         return (), 2 * kept * gy
+    ...
+    ...     def adjoint_tangent(self, p, kept, dp, dkept, gy, dgy):
+    ...         return (), 2 * (dkept * gy + kept * dgy)
+    >>> errors = tb.testing.assert_layer_derivatives(Square(), (4,))
+    >>> Square().forward((), np.array([[1.0, 3.0]]))[0]
+    array([[1., 9.]])
     """
 
     def shapes(self, input_shape: Shape) -> dict[str, Shape]:

@@ -26,6 +26,16 @@ class BatchNorm(Layer):
     ----------
     eps : float
         ε, greater than 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])  # two examples of two channels
+    >>> layer = tb.layers.BatchNorm()
+    >>> layer.forward(layer.init(np.random.default_rng(0), (2,)), x)[0].round(3)
+    array([[-1., -1.],
+           [ 1.,  1.]])
     """
 
     def __init__(self, eps: float = 1e-5) -> None:

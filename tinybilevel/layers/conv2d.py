@@ -30,6 +30,17 @@ class Conv2d(Bilinear):
         s, at least 1, and a, at least 0.
     bias : bool
         Whether there is a b.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
+    >>> edge = np.array([[[[-1.0, 1.0], [-1.0, 1.0]]]])  # (channels of y, of x, 2, 2)
+    >>> layer = tb.layers.Conv2d(1, kernel_size=2, bias=False)
+    >>> layer.output_shape((1, 3, 3)), layer.forward((edge,), x)[0]
+    ((1, 2, 2), array([[[[2., 2.],
+             [2., 2.]]]]))
     """
 
     def __init__(

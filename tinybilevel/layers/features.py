@@ -37,6 +37,17 @@ class FeatureMap(HyperMap):
     ----------
     slices : list of slice
         Where the features of each set lie in θ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> body = tb.layers.Network([tb.layers.Dense(2), tb.layers.Tanh()], input_shape=(3,))
+    >>> train, val = np.ones((5, 3)), np.zeros((4, 3))
+    >>> phi = tb.layers.FeatureMap(body, [train, val])
+    >>> theta = phi(body.init(seed=0))
+    >>> theta.shape, phi.slices
+    ((18,), [slice(0, 10, None), slice(10, 18, None)])
     """
 
     def __init__(self, network: Network, sets: Sequence[Any]) -> None:

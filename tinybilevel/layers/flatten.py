@@ -13,7 +13,15 @@ __all__ = ["Flatten"]
 
 
 class Flatten(Selection):
-    """Each example as one vector."""
+    """Each example as one vector.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.layers.Flatten().forward((), np.zeros((5, 3, 8, 8)))[0].shape
+    (5, 192)
+    """
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (int(np.prod(input_shape)),)

@@ -16,6 +16,21 @@ class MaxPool(Pool):
     """The largest number of each window; where several are, the first of them, row by row.
 
     After a `ReLU` most ties are between zeros, of which none carries a gradient further back.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> y, kept = tb.layers.MaxPool(2).forward((), x)
+    >>> y
+    array([[[[ 5.,  7.],
+             [13., 15.]]]])
+    >>> tb.layers.MaxPool(2).adjoint((), kept, np.ones_like(y))[1]  # only the largest moves
+    array([[[[0., 0., 0., 0.],
+             [0., 1., 0., 1.],
+             [0., 0., 0., 0.],
+             [0., 1., 0., 1.]]]])
     """
 
     def choose(self, x: Array) -> Any:

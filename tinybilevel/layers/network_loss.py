@@ -216,6 +216,17 @@ class FeatureLoss(Sweep):
     ----------
     network, y, loss, reduction
         See `NetworkLoss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> head = tb.layers.Network([tb.layers.Dense(3)], input_shape=(4,))
+    >>> g = tb.layers.FeatureLoss(head, y=[0, 2])  # of two examples with four features each
+    >>> w, lam = head.init(seed=0), np.ones(8)
+    >>> hessian, mixed = g.grad_vjp(w, lam, np.ones(15))
+    >>> hessian.shape, mixed.shape
+    ((15,), (8,))
     """
 
     of_inputs = True

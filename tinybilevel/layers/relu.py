@@ -13,7 +13,16 @@ __all__ = ["ReLU"]
 
 
 class ReLU(Selection):
-    """y = max(x, 0). At x = 0 the derivative is taken to be 0."""
+    """y = max(x, 0). At x = 0 the derivative is taken to be 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> y, kept = tb.layers.ReLU().forward((), np.array([[-2.0, 0.0, 3.0]]))
+    >>> y, tb.layers.ReLU().adjoint((), kept, np.ones((1, 3)))[1]
+    (array([[0., 0., 3.]]), array([[0., 0., 1.]]))
+    """
 
     def choose(self, x: Array) -> Any:
         return x > 0

@@ -11,7 +11,15 @@ __all__ = ["Softplus"]
 
 
 class Softplus(Smooth):
-    """y = log(1 + exp x), a smooth max(x, 0)."""
+    """y = log(1 + exp x), a smooth max(x, 0).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.layers.Softplus().forward((), np.array([[-3.0, 0.0, 30.0]]))[0].round(3)
+    array([[ 0.049,  0.693, 30.   ]])
+    """
 
     def slopes(self, x: Array) -> tuple[Array, Array, Array]:
         e = np.exp(-np.abs(x))

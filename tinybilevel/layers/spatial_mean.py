@@ -13,7 +13,16 @@ __all__ = ["SpatialMean"]
 
 
 class SpatialMean(Selection):
-    """The mean of each channel over its image, (n, channels)."""
+    """The mean of each channel over its image, (n, channels).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> x = np.stack([np.zeros((4, 4)), np.eye(4)])[None]  # one image of two channels
+    >>> tb.layers.SpatialMean().forward((), x)[0]
+    array([[0.  , 0.25]])
+    """
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3:

@@ -28,6 +28,24 @@ class HyperMap(Movable):
     ==================  =====  ==================
 
     ``P = N``, where `out_size` does not say otherwise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> class Square(tb.HyperMap):
+    ...     def __call__(self, lam):
+    ...         return lam**2
+    ...
+    ...     def vjp(self, lam, h):
+    ...         return 2 * lam * h
+    ...
+    ...     def jvp(self, lam, dlam):
+    ...         return 2 * lam * dlam
+    >>> Square()(np.array([1.0, 3.0]))
+    array([1., 9.])
+    >>> tb.testing.assert_map_adjoints(Square(), [1.0, 3.0])["vjp"] < 1e-12
+    True
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -70,7 +88,15 @@ class HyperMap(Movable):
 
 
 class Identity(HyperMap):
-    """θ = λ, the default."""
+    """θ = λ, the default.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.Identity().vjp(np.array([1.0, 2.0]), h=np.array([0.5, 0.25]))
+    array([0.5 , 0.25])
+    """
 
     def __call__(self, lam: Array) -> Array:
         return lam

@@ -74,7 +74,15 @@ class Exp(Elementwise):
 
 
 class Softplus(Elementwise):
-    """θ = log(1 + exp(λ)): positive, and linear for large λ."""
+    """θ = log(1 + exp(λ)): positive, and linear for large λ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.Softplus()(np.array([-3.0, 0.0, 30.0])).round(3)
+    array([ 0.049,  0.693, 30.   ])
+    """
 
     def __call__(self, lam: Array) -> Array:
         return np.maximum(lam, 0) + np.log1p(np.exp(-np.abs(lam)))

@@ -45,6 +45,17 @@ class Constants:
         N and M, the shape of B_t; M counts the whole state, buffers included.
     confidence : float or None
         As given to `measure`.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> c = tb.bounds.measure(tb.problems.toy())
+    >>> c.alpha.shape, float(c.alpha.min()), float(c.beta.max())
+    ((101,), 0.5, 1.0)
+    >>> c.A_norms.shape, c.words("A_norms")
+    ((100,), 'certified, by exact spectra')
+    >>> float(c.given(alpha=0.4).alpha.min())  # a constant of yours in place of the measured one
+    0.4
     """
 
     def __init__(

@@ -30,6 +30,16 @@ class Method:
 
     A method names the products that it calls, `needs`; a problem that lacks one is refused before
     anything runs.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> problem = tb.problems.toy()
+    >>> for method in (tb.RMD(), tb.KRMD(K=50), tb.ImplicitCG()):
+    ...     print(method(problem).grad.round(2), method.cost(problem).products)
+    [11.09 10.99] 101
+    [11.04 10.2 ] 50
+    [11.09 11.05] 21
     """
 
     #: Products of the transition, and through it of the lower objective, that a call takes.

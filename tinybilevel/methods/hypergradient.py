@@ -43,7 +43,7 @@ class Hypergradient:
     bound : float or None
         ‖grad − d_λ f‖ is at most this. By `KRMD(tol=…)` d_λ f is that of T steps; by
         ``ImplicitCG(constants=…)`` it is that of f(w*(λ), λ) at the minimum. None without.
-    state : ndarray or None
+    state : ndarray (M,) or None
         w_T with its buffers, where the transition has any: what `BilevelProblem.continuing` takes.
 
     Examples

@@ -47,6 +47,20 @@ class Objective(Movable):
 
     Objectives add and scale: ``loss + 0.1 * penalty``, ``(g - h) / 2``, ``sum([g, h])``.
     ``g.on(block)`` lets g see one block of λ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> g = tb.Quadratic([1.0, 0.5])  # ½ (w − λ)ᵀ diag(1, ½) (w − λ)
+    >>> w, lam = np.array([3.0, 1.0]), np.array([1.0, 0.0])
+    >>> g.value(w, lam), g.grad(w, lam)
+    (2.25, array([2. , 0.5]))
+    >>> hessian, mixed = g.grad_vjp(w, lam, np.array([1.0, 1.0]))
+    >>> hessian, mixed
+    (array([1. , 0.5]), array([-1. , -0.5]))
+    >>> (g + 0.1 * g).value(w, lam)
+    2.475
     """
 
     #: dtype of the data the objective holds; None where it holds none.

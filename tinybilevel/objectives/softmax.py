@@ -175,6 +175,7 @@ class SoftmaxRegression(Objective):
         self.body = choose(Softmax, self.backend, self.X, self.y, self.n_classes)
 
     def bound(self) -> SoftmaxRegression:
+        """Return the same with working memory of its own, for one call."""
         other = copy.copy(self)
         other.body = self.body.bound(self.remember)
         return other

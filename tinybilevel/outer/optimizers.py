@@ -15,7 +15,26 @@ State = dict[str, Array]
 
 
 class Optimizer:
-    """Base of the outer optimizers; the state is a dict of arrays, so that it can be saved."""
+    """Base of the outer optimizers; the state is a dict of arrays, so that it can be saved.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> @dataclass(frozen=True)
+    ... class Signs(tb.Optimizer):
+    ...     lr: float
+    ...
+    ...     def init(self, lam):
+    ...         return {}
+    ...
+    ...     def update(self, tau, lam, grad, state):
+    ...         return lam - self.lr * np.sign(grad), state
+    >>> r = tb.minimize(tb.problems.toy(), method=tb.RMD(), optimizer=Signs(0.1), iterations=5)
+    >>> r.lam.round(3)
+    array([0.5, 0.5])
+    """
 
     def init(self, lam: Array) -> State:
         """Return the state before the first update."""

@@ -52,6 +52,18 @@ class Progress(_Shown):
     hypergradient : Hypergradient
         What the method returned there. Over a list of problems, the means of the values and of the
         gradients; `w` is a tuple then, one for each problem.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> def watch(progress):
+    ...     print(progress.iteration, f"{progress.hypergradient.value:.2f}")
+    ...     return progress.hypergradient.value < 15
+    >>> result = tb.minimize(tb.problems.toy(), method=tb.RMD(), callback=watch)
+    1 16.23
+    2 13.97
+    >>> result.stopped
+    'callback'
     """
 
     iteration: int

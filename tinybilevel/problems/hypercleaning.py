@@ -125,7 +125,16 @@ def hypercleaning(
 
 
 def append_bias(X: Any) -> Any:
-    """Append a column of ones, (n, d) → (n, d + 1); a sparse X stays so.
+    """Append a column of ones, as which a bias is one more weight.
+
+    Parameters
+    ----------
+    X : array_like (n, d), or sparse
+        Examples.
+
+    Returns
+    -------
+    ndarray (n, d + 1), or a sparse matrix of X's kind
 
     Examples
     --------
@@ -163,6 +172,17 @@ def _ridge(strength: float, loss: SoftmaxRegression, penalize_bias: bool) -> L2P
 
 def rejected(lam: Array, threshold: float = -3.0) -> Array:
     """Return which examples are marked as corrupted: λ_i < −3, a weight under σ(−3) ≈ 0.047.
+
+    Parameters
+    ----------
+    lam : array_like (N,)
+        λ, an entry for each training example.
+    threshold : float
+        What takes the place of −3.
+
+    Returns
+    -------
+    ndarray (N,) of bool
 
     Examples
     --------

@@ -47,6 +47,29 @@ def four_blocks(
 
     Each block is a 3 × 3 convolution without bias, batch norm, ReLU and 2 × 2 max-pooling (Vinyals
     et al. 2016), as many of which as halve the image to no less than one pixel.
+
+    Parameters
+    ----------
+    n_classes : int
+        Outputs of the head.
+    filters : int
+        Channels of each block.
+    input_shape : tuple of int
+        Channels, height and width of one image.
+
+    Returns
+    -------
+    dict of str to list of Layer
+        ``block1`` … ``block4`` and ``head``.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> layers = tb.problems.four_blocks(filters=8, input_shape=(1, 8, 8))
+    >>> list(layers)
+    ['block1', 'block2', 'block3', 'block4', 'head']
+    >>> tb.layers.Network(layers, input_shape=(1, 8, 8)).size
+    1909
     """
     blocks: dict[str, list[Layer]] = {}
     side = min(input_shape[1:])
@@ -92,6 +115,18 @@ class OneShot:
         The whole, the blocks that are hyperparameters, and those that are adapted.
     layout : Layout
         Where ``front``, ``c``, ``log_rho`` and ``log_gamma`` lie in λ.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> layers = tb.problems.four_blocks(filters=4, input_shape=(1, 8, 8))
+    >>> family = tb.problems.OneShot(layers, input_shape=(1, 8, 8), T=5)
+    >>> lam = family.start(seed=0)
+    >>> digits = tb.data.Characters.of(tb.data.digits())
+    >>> problems = family.stream(digits, lam, ways=5, shots=1)
+    >>> r = tb.KRMD(K=3)(problems[0], lam)
+    >>> r.grad.shape, family.layout["c"], family.accuracy(lam, digits.draw(seed=1)) > 0.2
+    ((541,), slice(196, 525, None), True)
     """
 
     def __init__(

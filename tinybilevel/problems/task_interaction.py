@@ -143,6 +143,14 @@ class InteractionMap(Blocks):
         γ.
     beta : float
         β, at least 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> phi = tb.problems.InteractionMap(n_classes=3, step_size=0.1, beta=1.0)
+    >>> phi.project(np.array([1.0, 2.0, 0.0, 0.0])).round(3)  # C_01, C_02, C_12, ρ
+    array([0.791, 1.582, 0.   , 0.   ])
     """
 
     def __init__(self, n_classes: int, step_size: float, beta: float) -> None:
@@ -200,12 +208,30 @@ def _largest_eigenvalue(X: Array) -> float:
 
 
 def interactions(lam: Array) -> Array:
-    """Return the symmetric matrix C, (V, V), of a `task_interaction` problem's λ.
+    """Return the symmetric matrix C of a `task_interaction` problem's λ.
+
+    Parameters
+    ----------
+    lam : ndarray (V(V−1)/2 + 1,)
+        C_ij for i < j, row by row, then ρ.
+
+    Returns
+    -------
+    ndarray (V, V)
 
     Raises
     ------
     ValueError
         If `lam` does not have V(V−1)/2 + 1 entries for any V.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> tb.problems.interactions(np.array([0.1, 0.2, 0.3, 9.0]))  # C_01, C_02, C_12 and ρ
+    array([[0. , 0.1, 0.2],
+           [0.1, 0. , 0.3],
+           [0.2, 0.3, 0. ]])
     """
     pairs = len(lam) - 1
     V = round((1 + (1 + 8 * max(pairs, 0)) ** 0.5) / 2)

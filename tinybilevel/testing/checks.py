@@ -41,6 +41,17 @@ def dot_error(Jx: Array, y: Array, x: Array, JTy: Array) -> float:
     float
         0 where both products are 0; about the rounding unit for a right adjoint; about 1 for one
         of the wrong sign.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> rng = np.random.default_rng(0)
+    >>> J, x, y = rng.standard_normal((3, 4)), rng.standard_normal(4), rng.standard_normal(3)
+    >>> tb.testing.dot_error(J @ x, y, x, J.T @ y) < 1e-15
+    True
+    >>> print(f"{tb.testing.dot_error(J @ x, y, x, -J.T @ y):.2f}")  # a sign is wrong
+    1.23
     """
     norm = np.linalg.norm
     scale = max(float(norm(Jx) * norm(y)), float(norm(x) * norm(JTy)))
@@ -64,6 +75,17 @@ def taylor_slope(remainder: Callable[[float], Any], scale: float) -> float:
         Slope of log ‖remainder‖ against log h over the smallest steps that rounding leaves alone:
         1 for a wrong first derivative, 2 for a right one, 3 with a right second one. Infinity where
         the remainder is nothing but rounding; NaN where F is not finite near x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> def left(h, slope):  # what is left of sin(1 + h) after its Taylor polynomial
+    ...     return np.sin(1 + h) - np.sin(1) - h * slope
+    >>> for slope in (np.cos(1), np.sin(1)):
+    ...     print(f"{tb.testing.taylor_slope(lambda h: left(h, slope), scale=1):.1f}")
+    2.0
+    1.0
     """
     steps = 2.0 ** -np.arange(2, 18)
     with np.errstate(invalid="ignore"):  # a large step may leave F's domain

@@ -349,6 +349,13 @@ def assert_map_adjoints(
     ------
     AssertionError
         If the error is above `tol` or the slope below 1.9.
+
+    Examples
+    --------
+    >>> import tinybilevel as tb
+    >>> found = tb.testing.assert_map_adjoints(tb.Exp(), [-1.0, 0.0, 1.0])
+    >>> found["vjp"] < 1e-12, round(found["jvp_slope"], 1)
+    (True, 2.0)
     """
     _, lam = _point([], lam)
     rng = np.random.default_rng(seed)

@@ -23,7 +23,27 @@ __all__ = [
 
 
 def relative_error(a: Array, b: Array) -> float:
-    """Return ‖a − b‖ / max(‖a‖, ‖b‖), 0 for two zeros; infinity where the shapes differ."""
+    """Return ‖a − b‖ / max(‖a‖, ‖b‖).
+
+    Parameters
+    ----------
+    a, b : array_like (n,)
+        Two vectors, or arrays of any one shape.
+
+    Returns
+    -------
+    float
+        0 for two zeros; infinity where the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> round(tb.testing.relative_error(np.array([3.0, 4.0]), np.array([3.0, 3.5])), 3)
+    0.1
+    >>> tb.testing.relative_error(np.ones(2), np.ones(3))
+    inf
+    """
     if np.shape(a) != np.shape(b):
         return float("inf")
     scale = max(float(np.linalg.norm(a)), float(np.linalg.norm(b)))

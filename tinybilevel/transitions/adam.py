@@ -31,8 +31,17 @@ class AdamTransition(GradientTransition):
         Decay of the moments, in [0, 1).
     eps : float
         ε, greater than 0.
-    batches : sequence of ndarray of int, optional
+    batches : sequence of ndarray (size,) of int, or callable, optional
         See `GradientTransition`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> adam = tb.AdamTransition(tb.Quadratic([1.0, 0.5]), 0.1, initial=[2.0, 2.0])
+    >>> state = adam.initial(np.ones(2))  # w, then both moments
+    >>> adam.step(0, state, np.ones(2)).round(4)
+    array([1.9e+00, 1.9e+00, 1.0e-01, 5.0e-02, 1.0e-03, 3.0e-04])
     """
 
     n_buffers = 2

@@ -54,6 +54,20 @@ class Transition(Movable):
         w_0 itself; the block of λ that holds it; or Ξ_0 with its products, ``(Ξ_0, vjp)`` or
         ``(Ξ_0, vjp, jvp)`` with the signatures above. Without the jvp, forward mode forms it from
         one vjp per entry of w_0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> halfway = tb.Transition.from_functions(
+    ...     step=lambda t, w, lam: (w + lam) / 2,
+    ...     vjp=lambda t, w, lam, alpha: (alpha / 2, alpha / 2),
+    ...     initial=np.zeros(2),
+    ... )
+    >>> found = tb.testing.assert_transition_adjoints(halfway, w=[3.0, 4.0], lam=[1.0, 2.0])
+    >>> problem = tb.BilevelProblem(halfway, tb.Quadratic([1.0, 1.0]), T=3, lam0=[1.0, 2.0])
+    >>> tb.RMD()(problem).w
+    array([0.875, 1.75 ])
     """
 
     #: Vectors of w's size in the state after w itself.

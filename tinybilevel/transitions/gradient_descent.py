@@ -34,7 +34,7 @@ class GradientTransition(Transition):
         γ; γ_0, γ_1, …; t → γ_t; or the block of θ that holds it.
     initial : array_like (M,), slice, pair or triple of callables
         See `Transition`.
-    batches : sequence of ndarray of int, or callable, optional
+    batches : sequence of ndarray (size,) of int, or callable, optional
         Rows of the data that step t sees, t = 0 … T−1; `minibatches` draws them. The backward
         pass at step t uses batch t again. A function τ → such a sequence, as `FreshMinibatches` is,
         gives each outer update τ = 1, 2, … batches of its own; a method that is called directly

@@ -26,7 +26,7 @@ class HeavyBall(GradientTransition):
         See `GradientTransition`; `initial` is w_0, the velocity starts at 0.
     momentum : float, sequence of float, callable, slice or Learned
         μ; at least 0.
-    batches : sequence of ndarray of int, or callable, optional
+    batches : sequence of ndarray (size,) of int, or callable, optional
         See `GradientTransition`.
 
     Examples
@@ -95,7 +95,20 @@ class HeavyBall(GradientTransition):
 
 
 class Nesterov(HeavyBall):
-    """Heavy ball with the gradient taken at y_t = w_t + μ v_t (Nesterov 1983)."""
+    """Heavy ball with the gradient taken at y_t = w_t + μ v_t (Nesterov 1983).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinybilevel as tb
+    >>> g, lam = tb.Quadratic([1.0, 0.01]), np.ones(2)
+    >>> for kind in (tb.HeavyBall, tb.Nesterov):
+    ...     ball = kind(g, 0.9, initial=[2.0, 2.0], momentum=0.9)
+    ...     problem = tb.BilevelProblem(ball, upper=g, T=50, lam0=lam)
+    ...     print(kind.__name__, tb.RMD()(problem).w.round(3))
+    HeavyBall [1.045 0.924]
+    Nesterov [1.    0.933]
+    """
 
     def _ahead(self, x: Any, move: Any) -> Any:
         return x + move

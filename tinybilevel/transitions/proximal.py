@@ -26,7 +26,7 @@ class ProximalGradient(GradientTransition):
         See `GradientTransition`.
     l1 : float, sequence of float, callable, slice or Learned
         τ, the strength of the L1 penalty; at least 0.
-    batches : sequence of ndarray of int, optional
+    batches : sequence of ndarray (size,) of int, or callable, optional
         See `GradientTransition`.
 
     Examples
