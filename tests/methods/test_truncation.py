@@ -274,7 +274,7 @@ def test_a_cg_tail_solves_at_the_oldest_state(K):
 
 @pytest.mark.parametrize("transition", [tb.HeavyBall, tb.Nesterov])
 def test_a_cg_tail_after_momentum_converges_to_the_exact_gradient(transition):
-    """The velocity's share of α_{T−K} drops out: derived in docs/guides/truncation.md."""
+    """The velocity's share of α_{T−K} drops out: derived in docs/howto/truncation.md."""
     base = theory_cases.softmax(T=400, l2=0.5)
     gamma = base.transition.step_size(0, base.lam0)
     moves = transition(

@@ -108,7 +108,7 @@ class ImplicitCG(Series):
         from scipy.sparse.linalg import LinearOperator, cg
 
         dynamics.check(w, alpha)
-        # A velocity's share of α drops out of the series: derived in docs/guides/truncation.md.
+        # A velocity's share of α drops out of the series: derived in docs/howto/truncation.md.
         w, b = dynamics.transition.readout(w), dynamics.transition.readout(alpha)
         scale = float(np.linalg.norm(b))
         q, iterations, indefinite = np.zeros_like(b), 0, False
