@@ -37,6 +37,7 @@ from tinybilevel.methods import (
     Neumann,
     Smoothness,
     Tolerance,
+    Trace,
 )
 from tinybilevel.objectives import (
     L2Penalty,
@@ -136,6 +137,7 @@ __all__ = [
     "Storage",
     "Symmetric",
     "Tolerance",
+    "Trace",
     "Transition",
     "TruncationWarning",
     "bounds",

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, promote
 from tinybilevel.engine.dynamics import Dynamics
 
-__all__ = ["backward", "partial_sums"]
+__all__ = ["Observer", "backward", "partial_sums", "unobserved"]
+
+#: Told (t, w_t, α_t, h_t, B_{t+1} α_{t+1}) at each row, None for what there is not; h grows on.
+Observer: TypeAlias = Callable[[int, Array | None, Array | None, Array, Array | None], None]
+
+
+def unobserved(*row: object) -> None:
+    """Watch nothing."""
 
 
 def backward(
@@ -19,6 +27,7 @@ def backward(
     h: Array,
     K: int,
     enough: Callable[[int, float], bool] | None = None,
+    observe: Observer = unobserved,
 ) -> tuple[Array, Array, Array]:
     """Run h_{t−1} = h_t + B_t α_t, α_{t−1} = A_t α_t over the states it is fed, newest first.
 
@@ -36,6 +45,9 @@ def backward(
         The most steps that `states` has.
     enough : callable, optional
         (t, ‖α_t‖) → whether to stop at h_t; asked before each step.
+    observe : callable, optional
+        Told of each row (t, w_t, α_t, h_t, B_{t+1} α_{t+1}) as it comes; at T, w and the product
+        are None.
 
     Returns
     -------
@@ -49,11 +61,13 @@ def backward(
     h = h.astype(promote(h, alpha, dynamics.w0))
     squares, count = np.empty_like(h, shape=K + 1), 1
     squares[0] = alpha @ alpha
+    observe(dynamics.T, None, alpha, h, None)
     for t, w in states:
         if enough is not None and enough(t + 1, float(np.sqrt(squares[count - 1]))):
             break
         alpha, B_alpha = dynamics.vjp(t, w, alpha)
         h += B_alpha
+        observe(t, w, alpha, h, B_alpha)
         squares[count] = alpha @ alpha
         count += 1
     return alpha, h, np.sqrt(squares[:count])

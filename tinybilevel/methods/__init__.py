@@ -6,6 +6,7 @@ from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.methods.implicit import ImplicitCG
 from tinybilevel.methods.series import Neumann
 from tinybilevel.methods.smoothness import Smoothness
+from tinybilevel.methods.trace import Trace
 from tinybilevel.methods.truncation import Tolerance
 from tinybilevel.methods.unrolled import KRMD, RMD
 
@@ -19,4 +20,5 @@ __all__ = [
     "Neumann",
     "Smoothness",
     "Tolerance",
+    "Trace",
 ]

@@ -12,12 +12,12 @@ import numpy as np
 from tinybilevel.arrays.backend import Array
 from tinybilevel.arrays.checks import as_count
 from tinybilevel.engine.dynamics import Dynamics
-from tinybilevel.engine.reverse import backward, partial_sums
+from tinybilevel.engine.reverse import Observer, backward, partial_sums, unobserved
 from tinybilevel.engine.storage import Ring, Storage, require_storage
 from tinybilevel.errors import ConvergenceWarning
-from tinybilevel.methods.base import Method
 from tinybilevel.methods.hypergradient import Hypergradient, pull_back
 from tinybilevel.methods.series import Series
+from tinybilevel.methods.trace import Unrolled
 from tinybilevel.methods.truncation import Tolerance, as_tolerance, remainder
 from tinybilevel.problem import BilevelProblem
 
@@ -25,7 +25,7 @@ __all__ = ["KRMD", "RMD"]
 
 
 @dataclass(frozen=True)
-class RMD(Method):
+class RMD(Unrolled):
     """Full reverse mode, eq. (6): the exact hypergradient h_{−1} = h_0 + B_0 α_0.
 
     Parameters
@@ -48,12 +48,14 @@ class RMD(Method):
     def __post_init__(self) -> None:
         require_storage(self.storage)
 
-    def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
+    def _evaluate(self, dynamics: Dynamics, observe: Observer = unobserved) -> Hypergradient:
         w, states = self.storage.run(dynamics, dynamics.T)
         w = w.copy()  # a storage may write over w_T once its iterator runs
         value, alpha, h = dynamics.upper(w)
-        alpha, h, norms = backward(dynamics, states, alpha, h, dynamics.T)
-        h = h + dynamics.initial_vjp(alpha)
+        alpha, h, norms = backward(dynamics, states, alpha, h, dynamics.T, observe=observe)
+        B_alpha = dynamics.initial_vjp(alpha)
+        h = h + B_alpha
+        observe(-1, None, None, h, B_alpha)
         return Hypergradient.at(dynamics, w, value, h, dynamics.T, norms)
 
     def truncations(self, problem: BilevelProblem, lam: Any = None) -> Iterator[Array]:
@@ -110,7 +112,7 @@ class RMD(Method):
 
 
 @dataclass(frozen=True)
-class KRMD(Method):
+class KRMD(Unrolled):
     """K-step truncated reverse mode, eq. (8): h_{T−K}, after K products with B.
 
     K = T returns h_0, which leaves out B_0 α_0; `RMD` does not. They agree where w_0 does not
@@ -196,7 +198,7 @@ class KRMD(Method):
         extra = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
         return f"KRMD(K={self.K!r}, storage={self.storage!r}{extra})"
 
-    def _evaluate(self, dynamics: Dynamics) -> Hypergradient:
+    def _evaluate(self, dynamics: Dynamics, observe: Observer = unobserved) -> Hypergradient:
         K = self._steps(dynamics.T)
         rest = remainder(self.tol, dynamics.problem, dynamics.lam)
         w, states = self.storage.run(dynamics, K)
@@ -210,7 +212,7 @@ class KRMD(Method):
                 yield pair
 
         enough = rest.enough if rest else None
-        alpha, h, norms = backward(dynamics, watched(), alpha, h, K, enough)
+        alpha, h, norms = backward(dynamics, watched(), alpha, h, K, enough, observe)
         t = dynamics.T + 1 - len(norms)
         solver: dict[str, Any] = {}
         if rest is not None:
@@ -234,6 +236,9 @@ class KRMD(Method):
         transitions, states = self.storage.cost(T, K)
         tail = 0 if self.tail is None else self.tail._predict(T, M, N)[1]
         return transitions, K + tail, states
+
+    def _exact(self, problem: BilevelProblem, lam: Array) -> Array | None:
+        return RMD(self.storage).run(problem, lam).grad
 
     def _steps(self, T: int) -> int:
         if self.K is None:
