@@ -1,6 +1,10 @@
 """Sphinx configuration. Build with ``sphinx-build -W -n -b html docs docs/_build/html``."""
 
+from importlib.metadata import distribution
 from importlib.metadata import version as installed_version
+
+from docutils import nodes
+from sphinx.ext import autosummary
 
 project = "tinybilevel"
 author = "The tinybilevel developers"
@@ -13,13 +17,44 @@ extensions = [
     "sphinx.ext.mathjax",
     "myst_parser",
     "numpydoc",
+    "sphinx_copybutton",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 default_role = "autolink"
 
+pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = f"{project} {release}"
+html_copy_source = False
+html_css_files = ["site.css"]
+html_theme_options = {
+    "light_css_variables": {
+        "color-brand-primary": "#1d4f91",
+        "color-brand-content": "#1d4f91",
+        "color-brand-visited": "#5d3f8f",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#8ab8f2",
+        "color-brand-content": "#8ab8f2",
+        "color-brand-visited": "#c3a6f0",
+    },
+}
+
+# Formulas must be readable without a network, and from file:// too: the one script that has its
+# glyphs inside comes along.
+mathjax = distribution("sphinx-mathjax-offline").locate_file(
+    "sphinx-mathjax-offline/static/mathjax"
+)
+html_static_path = ["_static", str(mathjax / "tex-svg.js")]
+mathjax_path = "tex-svg.js"
+mathjax3_config = {"options": {"enableMenu": False}}
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# A summary must not end there: "Full reverse mode, eq. (6): …".
+autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.",)
 
 # Shapes and types stand in the docstrings; signatures are for reading.
 autodoc_typehints = "none"
@@ -38,3 +73,16 @@ nitpick_ignore_regex = [
     ("py:obj", r"[a-z_]\w*|[A-Z](_\w+)?"),
     ("py:.*", r"(builtins|collections|concurrent|numpy|np|scipy|sklearn|typing)\..*"),
 ]
+
+
+def strip_code(app, doctree):
+    """Doctest wants an empty line at the end of an example; a reader does not."""
+    for block in doctree.findall(nodes.literal_block):
+        text = block.astext().rstrip()
+        if block.rawsource == block.astext():
+            block.rawsource = text
+            block[:] = [nodes.Text(text)]
+
+
+def setup(app):
+    app.connect("doctree-read", strip_code)
