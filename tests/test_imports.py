@@ -25,6 +25,7 @@ ORDER = (
     "data",
     "outer",
     "bounds",
+    "plotting",
     "testing",
     "compiled",
     "cli",

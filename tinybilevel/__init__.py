@@ -4,7 +4,7 @@ After Shaban, Cheng, Hatch and Boots, *Truncated Back-propagation for Bilevel Op
 AISTATS 2019.
 """
 
-from tinybilevel import bounds, data, layers, problems, testing
+from tinybilevel import bounds, data, layers, plotting, problems, testing
 from tinybilevel.compiled import CompiledProblem, compile
 from tinybilevel.engine import Binomial, Checkpoint, Cost, Ring, Storage
 from tinybilevel.errors import (
@@ -146,6 +146,7 @@ __all__ = [
     "layers",
     "minibatches",
     "minimize",
+    "plotting",
     "problems",
     "testing",
     "value_and_grad",
