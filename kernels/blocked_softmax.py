@@ -3,7 +3,8 @@
 For products of a tall matrix with few columns BLAS spends most of its time on a copy of X, and on
 waking its threads. It leaves a small product to the calling thread, which also does without the
 copy. So data are taken in blocks of some hundred rows here, each product with a block in pieces
-that no BLAS starts threads for, and the blocks are shared among threads of our own.
+that no BLAS starts threads for, and the blocks are shared among threads of our own. Scores
+take all their pieces in one call, row by row as they lie in memory.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Multiply-adds of a product with X from which threads repay being woken.
 _LARGE = 8_000_000
-#: Multiply-adds of a product with a block.
-_BLOCK = 800_000
-#: The same of a piece. OpenBLAS wakes its threads from 262,144 on, or twice that where it has a
-#: second look; ours and its own at once take a hundred times as long.
-_PIECE = 200_000
+#: Multiply-adds of a product with a block: three pieces, with some room.
+_BLOCK = 750_000
+#: The same of a piece. Beyond this OpenBLAS wakes its threads, or beyond twice as much where it has
+#: a second look; ours and its own at once take a hundred times as long.
+_PIECE = 262_144
+#: Rows or columns of a piece are a multiple of this where they can be: vectors without a rest.
+_EVEN = 16
 #: Rows that a block must have to be worth it.
 _SHORTEST = 16
 #: Blocks are taken in strips of so many at most: what is made of them stays in cache.
@@ -172,6 +175,8 @@ class _Part:
     labels: Array  # where entry (y_i, i) of a (C, n) array lies in memory, (n,)
     n_classes: int
     block: int  # 0: all at once
+    pieces_of_rows: list[tuple[slice, int]]  # where, and how many rows each: those of a score
+    pieces_of_W: list[tuple[slice, slice]]  # those of a sum over a block
     work: Workspace = FRESH
 
     def of(self, per_example: Array) -> Array:
@@ -186,9 +191,9 @@ class _Part:
         elif not self.block:
             np.matmul(W, self.X.T, out=S)
         else:
-            X, by_block = self._blocks(), self._by_block(S)
-            for rows in self._pieces(self.block):
-                np.matmul(W, X[:, rows].swapaxes(1, 2), out=by_block[:, :, rows])
+            for at, rows in self.pieces_of_rows:
+                X = self.X[at].reshape(-1, rows, self.X.shape[1])
+                np.matmul(W, X.swapaxes(1, 2), out=_by_block(S[:, at], rows))
         return S
 
     def softmax(self, W: Array) -> Array:
@@ -236,36 +241,21 @@ class _Part:
         elif not self.block:
             np.matmul(R, self.X, out=out)
         else:
-            X, by_block = self._blocks(), self._by_block(R)
+            X, by_block = self.X.reshape(-1, self.block, out.shape[1]), _by_block(R, self.block)
             products = self.work("products", (len(X), *out.shape), out)
-            for piece in self._pieces(max(out.shape)):
-                # The longer side is cut: what is one row or column wide is BLAS's to thread again.
-                c, j = (piece, _ALL) if len(out) > out.shape[1] else (_ALL, piece)
+            for c, j in self.pieces_of_W:
                 np.matmul(by_block[:, c], X[..., j], out=products[:, c, j])
             np.add.reduce(products, axis=0, out=out)
 
     def _like_scores(self, name: str, *operands: Array) -> Array:
         return self.work(name, (self.n_classes, self.labels.size), *operands, _entries(self.X))
 
-    def _blocks(self) -> Array:
-        """View X as (blocks, block, d)."""
-        return self.X.reshape(-1, self.block, self.X.shape[1])
-
-    def _pieces(self, length: int) -> list[slice]:
-        """Cut the rows or the columns of a block so that no product is larger than `_PIECE`."""
-        count = -(-self.block * self.n_classes * self.X.shape[1] // _PIECE)
-        cuts = [length * k // count for k in range(count + 1)]
-        return [slice(a, b) for a, b in pairwise(cuts)]
-
-    def _by_block(self, S: Array) -> Array:
-        """View a (C, n) array as (blocks, C, block)."""
-        return S.reshape(len(S), -1, self.block).swapaxes(0, 1)
-
 
 def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
     """Return the parts of X that each thread takes."""
     n, d = X.shape
-    most = _BLOCK // (n_classes * d)
+    # Three rows or columns of W at least make a piece, so that none needs to be alone.
+    most = min(_BLOCK // (n_classes * d), _PIECE // (3 * min(n_classes, d)))
     plain = not hasattr(X, "tocsr") and X.flags.c_contiguous
     if not plain or most < _SHORTEST or n * n_classes * d <= _PIECE:
         return [[_part(0, X, y, n_classes, slice(0, n), 0)]]
@@ -294,8 +284,37 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
 def _part(number: int, X: Any, y: Array, n_classes: int, rows: slice, block: int) -> _Part:
     whole = rows.stop - rows.start == len(y)
     X, y = (X, y) if whole else (X[rows], y[rows])
-    labels = y * len(y) + np.arange(len(y))
-    return _Part(number, X, rows, labels, n_classes, block)
+    (n, d), C = X.shape, n_classes
+    labels = y * n + np.arange(n)
+    pieces = (_pieces_of_rows(n, C * d), _pieces_of_W(block, C, d)) if block else ([], [])
+    return _Part(number, X, rows, labels, C, block, *pieces)
+
+
+def _pieces_of_rows(n: int, size: int) -> list[tuple[slice, int]]:
+    """Cut n rows into pieces of equal length, and a shorter one."""
+    rows = max(_PIECE // size - 1, 1)
+    rows = rows // _EVEN * _EVEN or rows
+    cut = n - n % rows
+    if 0 < cut == n - 1:  # one row alone is BLAS's to thread again, and one more has room
+        cut -= rows
+    return [(slice(a, b), k) for a, b, k in ((0, cut, rows), (cut, n, n - cut)) if a < b]
+
+
+def _pieces_of_W(block: int, C: int, d: int) -> list[tuple[slice, slice]]:
+    """Cut the longer side of W: what is one row or column wide is BLAS's to thread again."""
+    length, most = max(C, d), _PIECE // (block * min(C, d))
+    count = -(-length // most)
+    cuts = [length * k // count for k in range(count + 1)]
+    even = [min(-(-cut // _EVEN) * _EVEN, length) for cut in cuts]
+    if all(1 < b - a <= most for a, b in pairwise(even)):
+        cuts = even
+    pieces = [slice(a, b) for a, b in pairwise(cuts)]
+    return [(_ALL, piece) if d >= C else (piece, _ALL) for piece in pieces]
+
+
+def _by_block(S: Array, block: int) -> Array:
+    """View a (C, n) array as (blocks, C, block)."""
+    return S.reshape(len(S), -1, block).swapaxes(0, 1)
 
 
 def _entries(X: Any) -> Array:

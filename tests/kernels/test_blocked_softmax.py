@@ -24,7 +24,8 @@ def blocked(request, monkeypatch):
     """Have data of any size go to so many threads, in blocks of at most 16 rows, 2 at a time."""
     monkeypatch.setattr(blocked_softmax, "_LARGE", 0)
     monkeypatch.setattr(blocked_softmax, "_BLOCK", 16 * C * D)
-    monkeypatch.setattr(blocked_softmax, "_PIECE", 5 * C * D)
+    monkeypatch.setattr(blocked_softmax, "_PIECE", 16 * C * 3)
+    monkeypatch.setattr(blocked_softmax, "_EVEN", 5)
     monkeypatch.setattr(blocked_softmax, "_STRIP", 2)
     monkeypatch.setattr(blocked_softmax, "threads", lambda: request.param)
 
@@ -59,14 +60,14 @@ def assert_close(found, expected, rtol=1e-12):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [5, 6, 16, 17, 31, 32, 33, 48, 64, 65, 96, 97, 128, 129, 241, 333])
+@pytest.mark.parametrize("n", [11, 12, 13, 16, 17, 31, 32, 33, 48, 64, 65, 96, 97, 128, 241, 333])
 def test_any_number_of_rows(n, dtype, blocked):
     X, y, *rest = data(n, dtype)
     whole = Softmax(csr_array(X), y, C)  # a sparse X is taken at once
     assert len(whole._teams) == 1
     sums = Softmax(X, y, C)
     parts = [part for team in sums._teams for part in team]
-    assert all(part.block for part in parts) == (n > 5)
+    assert all(part.block for part in parts) == (n > 12)
     assert sorted(i for part in parts for i in range(n)[part.rows]) == list(range(n))
     tol = 1e-12 if dtype is np.float64 else 1e-4
     assert_close(results(sums, *rest), results(whole, *rest), tol)
@@ -88,6 +89,7 @@ def test_what_is_not_blocked(blocked, monkeypatch):
         assert len(Softmax(X, y, C)._teams) == teams
     for most, block in ((16 * C * D - 1, 0), (64 * C * D, 64), (64 * C * D - 1, 32)):
         monkeypatch.setattr(blocked_softmax, "_BLOCK", most)
+        monkeypatch.setattr(blocked_softmax, "_PIECE", 64 * C * 3)
         assert Softmax(X, y, C)._teams[0][0].block == block
 
 
@@ -100,7 +102,7 @@ def test_the_shares_are_even_and_end_at_different_times(blocked):
 
 
 def test_real_sizes_go_in_blocks_that_BLAS_does_in_place():
-    for n, d, block in ((5000, 785, 100), (1000, 785, 100), (1000, 65, 1000), (300, 65, 0)):
+    for n, d, block in ((5000, 785, 95), (1000, 785, 91), (1000, 65, 1000), (300, 65, 0)):
         sums = Softmax(np.zeros((n, d), np.float32), np.zeros(n, int), 10)
         assert sums._teams[0][0].block == block
         assert (len(sums._teams) > 1) == (n == 5000 and blocked_softmax.threads() > 1)
@@ -121,6 +123,20 @@ def test_no_product_is_large_enough_for_the_threads_of_BLAS(n, shape, monkeypatc
     W = np.zeros(shape, np.float32)
     sums.grad_vjp(W, W, np.ones(1, np.float32))
     assert max(seen) <= 262_144
+
+
+@pytest.mark.parametrize("shape", [(10, 785), (785, 10), (2, 785), (2, 7), (10, 4000), (100, 513)])
+def test_no_piece_is_one_row_or_column_alone(shape):
+    C, d = shape
+    for n in range(2, 300):
+        pieces = blocked_softmax._pieces_of_rows(n, C * d)
+        assert sum(at.stop - at.start for at, _ in pieces) == n
+        assert all(1 < rows <= 262_144 // (C * d) or rows == n for _, rows in pieces)
+    for block in range(16, min(750_000 // (C * d), 262_144 // (3 * min(shape)))):
+        pieces = blocked_softmax._pieces_of_W(block, C, d)
+        lengths = [len(range(max(shape))[c if d < C else j]) for c, j in pieces]
+        assert sum(lengths) == max(shape)
+        assert all(1 < k <= 262_144 // (block * min(shape)) for k in lengths)
 
 
 # A gradient, products, minibatches and the upper level, as a user without compiled code runs them.
