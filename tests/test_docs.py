@@ -1,6 +1,8 @@
 """Links, paths and line counts in README and docs name what there is."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,13 @@ def test_the_files_to_read_first_are_as_long_as_the_readme_says():
     for path, said in rows:
         lines = len((ROOT / "tinybilevel" / path).read_text("utf-8").splitlines())
         assert lines == pytest.approx(int(said), rel=0.3), path
+
+
+def test_the_test_file_of_the_tutorial_passes(tmp_path):
+    page = (ROOT / "docs" / "tutorials" / "assert_a_theorem.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (passed,) = re.findall(r"^\d+ passed", page, re.MULTILINE)
+    (tmp_path / "test_bounds.py").write_text(code, "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_bounds.py"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert passed in run.stdout
