@@ -1,0 +1,136 @@
+"""Publish each lab with nbgrader, hand in every submission, and compare the marks with what is due.
+
+    python examples/labs/check.py                 # all labs, two at a time
+    python examples/labs/check.py lab1_recursion --keep course
+
+Needs the extra ``labs``. For each lab it runs `nbgrader generate_assignment`, `nbgrader validate`
+on every submission and `nbgrader autograde` on all of them, and prints a table; its exit status is
+1 where a mark, or what `validate` says, is not what it must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import build
+import submissions
+
+
+def nbgrader(course: Path, *args: str) -> str:
+    """Run an nbgrader command in a course, and return what it prints."""
+    command = [sys.executable, "-m", "nbgrader", *args]
+    env = os.environ | {"TINYBILEVEL_LABS": "quick"}
+    run = subprocess.run(command, cwd=course, env=env, capture_output=True, text=True)
+    if run.returncode and args[0] != "validate":
+        raise SystemExit(f"{' '.join(command)} failed:\n{run.stdout}{run.stderr}")
+    return run.stdout
+
+
+def publish(course: Path, lab: str) -> dict:
+    """Lay a lab into a course directory and return the notebook that nbgrader releases."""
+    build.course(course, [lab])
+    nbgrader(course, "generate_assignment", lab, "--create", "--force")
+    return json.loads((course / "release" / lab / f"{lab}.ipynb").read_text("utf-8"))
+
+
+def hand_in(course: Path, lab: str, student: str, released: dict, answers: dict[str, str]) -> Path:
+    """Write a student's notebook: the released one with `answers` in the cells of these names."""
+    cells = [
+        cell
+        | {
+            "source": answers.get(
+                cell["metadata"].get("nbgrader", {}).get("grade_id"), cell["source"]
+            )
+        }
+        for cell in released["cells"]
+    ]
+    path = course / "submitted" / student / lab / f"{lab}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(released | {"cells": cells}), "utf-8")
+    return path
+
+
+def marks(course: Path, lab: str, student: str) -> tuple[dict[str, float], float]:
+    """Return a submission's marks of each cell of tests, and the most that is left to mark."""
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{course}/gradebook.db", "tinybilevel") as book:
+        grades = book.find_submission_notebook(lab, lab, student).grades
+        auto = {g.name: g.auto_score for g in grades if g.cell.cell_type == "code"}
+        return auto, sum(g.max_score for g in grades if g.needs_manual_grade)
+
+
+def check(course: Path, lab: str) -> tuple[list[str], bool]:
+    """Return the lines of a lab's table, and whether all of it is as it must be."""
+    start = time.perf_counter()
+    cells = build.read(lab)
+    released = publish(course, lab)
+    ours = [
+        "".join(c["source"]) for c in json.loads(build.as_notebook(build.release(cells)))["cells"]
+    ]
+    good = ours == ["".join(cell["source"]) for cell in released["cells"]]
+    lines = [f"{lab}: nbgrader releases {'the same notebook' if good else 'ANOTHER notebook'}"]
+    points = {cell.name: cell.points for cell in cells if cell.role == "tests"}
+    written = sum(cell.points for cell in cells if cell.role == "answer")
+    solved = {c.name: c.source for c in build.solution(cells) if c.role == "answer"}
+    hidden = {wrong.name for wrong in submissions.of(lab)[1] if wrong.hidden}
+    work = {f"student{i:02}": s for i, s in enumerate(submissions.submissions(lab))}
+    paths = {
+        student: hand_in(course, lab, student, released, s.answers | (solved if s.answers else {}))
+        for student, s in work.items()
+    }
+    said = validated(course, paths)
+    nbgrader(course, "autograde", lab)
+    task = {cell.name: cell.task for cell in cells}
+    lines.append(f"  {'submission':<40} {'due':>4} {'given':>5} {'to mark':>7}  validate")
+    for student, s in work.items():
+        lost = {task[hole] for hole in s.loses}
+        due = {name: 0.0 if task[name] in lost else float(n) for name, n in points.items()}
+        given, left = marks(course, lab, student)
+        passes = not s.loses or s.name in hidden
+        ok = given == due and said[student] == passes and left == (written if s.answers else 0)
+        good &= ok
+        totals = f"{sum(due.values()):>4g} {sum(given.values()):>5g} {left:>7g}"
+        verdict = "passes" if said[student] else "fails"
+        note = "" if ok else f"   WRONG: due {due}, given {given}"
+        lines.append(f"  {s.name:<40} {totals}  {verdict}{note}")
+    lines.append(f"  {len(work)} submissions in {time.perf_counter() - start:.0f} s")
+    return lines, good
+
+
+def validated(course: Path, paths: dict[str, Path]) -> dict[str, bool]:
+    """Return whether `nbgrader validate` finds that each notebook passes its tests."""
+    out = nbgrader(course, "validate", *map(str, paths.values()))
+    verdicts = re.findall(r"(Success! Your notebook passes|VALIDATION FAILED)", out)
+    if len(verdicts) != len(paths):
+        raise SystemExit(f"nbgrader validate said {len(verdicts)} things of {len(paths)}:\n{out}")
+    return {s: v.startswith("Success") for s, v in zip(paths, verdicts, strict=True)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("labs", nargs="*", choices=[*build.LABS, []], help="by default all")
+    parser.add_argument("--keep", type=Path, help="keep the courses in this folder")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(2) as pool:
+        folder = (args.keep or Path(scratch)).resolve()
+        labs = args.labs or build.LABS
+        good = True
+        for lines, ok in pool.map(lambda lab: check(folder / lab, lab), labs):
+            print("\n".join(lines), flush=True)
+            good &= ok
+    print("all marks as they must be" if good else "SOME MARKS ARE NOT AS THEY MUST BE")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
