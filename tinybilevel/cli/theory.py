@@ -33,7 +33,10 @@ def figure1(out: Path) -> list[Path]:
     """Draw the graph of f, and both sides of eq. (10) at λ = (1, 1) against K."""
     problem, lam = toy(), np.array([1.0, 1.0])
     axis = np.linspace(-4, 4, 81)
-    surface = np.array([[problem.upper.value(np.array([a, b]), lam) for a in axis] for b in axis])
+
+    def f(w: Array) -> float:
+        return float(problem.upper.value(w, lam))
+
     *truncated, exact = RMD().truncations(problem, lam)
     side = bounds.proposition_3_1(problem, lam, 0)
     # g's curvatures are 1 and ½; every B_t is the same but B_0 = 0, all that K = T leaves out.
@@ -51,9 +54,9 @@ def figure1(out: Path) -> list[Path]:
         _csv(
             out / "figure1-graph.csv",
             "w1,w2,f",
-            ((a, b, surface[j, i]) for j, b in enumerate(axis) for i, a in enumerate(axis)),
+            ((a, b, f(np.array([a, b]))) for b in axis for a in axis),
         ),
-        *figures.graph_and_bias(out / "figure1", axis, surface, np.array(rows)),
+        *figures.graph_and_bias(out / "figure1", f, np.array(rows)),
     ]
 
 

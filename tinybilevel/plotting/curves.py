@@ -61,7 +61,7 @@ def trace(trace: Trace, ax: Any = None) -> Any:
     ax.set(xlabel="t, from T back", yscale="log")
     if not ax.xaxis_inverted():
         ax.invert_xaxis()
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    _whole(ax)
     ax.legend()
     return ax
 
@@ -139,6 +139,8 @@ def learning_curve(
     )
     if quantity.endswith("norm"):
         ax.set_yscale("log")
+    if against == "iteration":
+        _whole(ax)
     return ax
 
 
@@ -322,6 +324,12 @@ def memory_time(
     )
     ax.margins(x=0.25, y=0.15)  # room for the names
     return ax
+
+
+def _whole(ax: Any) -> None:
+    """Let the ticks below a count be whole numbers."""
+    if ax.get_xscale() == "linear":
+        ax.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _positive(x: Array) -> Array:

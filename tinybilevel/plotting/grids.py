@@ -196,7 +196,7 @@ def confusion(matrix: Any, names: Sequence[str] | None = None, ax: Any = None) -
             color = "white" if shares[i, j] > 0.6 else "black"
             ax.text(j, i, f"{count:g}", ha="center", va="center", color=color, fontsize="small")
     every = range(len(matrix))
-    ax.set_xticks(every, names, rotation=90 if max(map(len, names)) > 3 else 0)
+    ax.set_xticks(every, names, rotation=_turned(names))
     ax.set_yticks(every, names)
     ax.set(xlabel="taken for", ylabel="is")
     return ax
@@ -260,7 +260,7 @@ def interaction(
         at = [(a + b - 1) / 2 for a, b in zip(starts, [*edges, V], strict=True)]
         labels = [above[order[k]] for k in starts]
     labels = [label.replace("_", " ") for label in labels]
-    ax.set_xticks(at, labels, rotation=90)
+    ax.set_xticks(at, labels, rotation=_turned(labels))
     ax.set_yticks(at, labels)
     ax.tick_params(labelsize=4 if len(at) > 30 else 8)
     for edge in edges:
@@ -274,6 +274,10 @@ def _heat(ax: Any, matrix: Array, **how: Any) -> Any:
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return ax.imshow(matrix, interpolation="nearest", **how)
+
+
+def _turned(labels: list[str]) -> int:
+    return 90 if max(map(len, labels)) > 3 else 0
 
 
 def _square(name: str, matrix: Any) -> Array:

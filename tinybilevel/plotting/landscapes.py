@@ -96,7 +96,9 @@ def landscape(
     ax.contourf(x, y, values, levels=24, cmap="Greys", alpha=0.55)
     for color, (name, lam) in zip(sequence_colors(len(walks)), walks.items(), strict=True):
         ax.plot(*lam.T, "o-", color=color, markersize=3, linewidth=1, label=name)
-    _draw(ax, given, arrow_length * float(high[0] - low[0]))
+    # The colours of paths hold orange and blue.
+    colors = PALETTE[2::-1] if walks else PALETTE[1::-1] + PALETTE[2:]
+    _draw(ax, given, arrow_length * float(high[0] - low[0]), colors)
     # Only where both axes have one scale is a gradient seen to cross its level line squarely.
     ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
     if walks or given:
@@ -129,7 +131,7 @@ def _limits(lims: Any, points: list[Array]) -> tuple[Array, Array]:
     return corners[:, 0], corners[:, 1]
 
 
-def _draw(ax: Any, arrows: Mapping[str, tuple[Array, Array]], longest: float) -> None:
+def _draw(ax: Any, arrows: Mapping[str, tuple[Array, Array]], longest: float, colors: Any) -> None:
     sizes = [np.linalg.norm(by, axis=1).max() for _, by in arrows.values()]
     scale = max(sizes, default=0) / longest or 1.0
     for k, (name, (at, by)) in enumerate(arrows.items()):
@@ -141,7 +143,7 @@ def _draw(ax: Any, arrows: Mapping[str, tuple[Array, Array]], longest: float) ->
             scale_units="xy",
             scale=scale,
             width=0.009,
-            color=PALETTE[(1 - k) % len(PALETTE)],
+            color=colors[k % len(colors)],
             label=name,
             zorder=3,
         )
