@@ -64,7 +64,7 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_validation_checks = {"GL06", "GL07", "PR02", "PR03", "PR10", "RT02", "YD01"}
 
-myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 # Single backticks link to a public name where there is one. Lower-case names and single letters are
