@@ -139,6 +139,20 @@ def test_methods(name, method, device):
     assert there.cost == here.cost
 
 
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_traces(name, device):
+    problem = PROBLEMS[name]()
+    for method, exact in ((tb.RMD(), None), (tb.KRMD(K=3), tb.RMD()(problem).grad)):
+        there, here = (
+            method.trace(p, exact=exact, keep=True) for p in (problem.to("cupy"), problem)
+        )
+        for part in ("grad", "w", "alpha", "h", "exact"):
+            assert_equal(device, {part: getattr(there, part)}, {part: getattr(here, part)})
+        for column, numbers in here.columns.items():
+            np.testing.assert_allclose(there.columns[column], numbers, rtol=1e-12, atol=1e-12)
+        assert repr(there).count("\n") == repr(here).count("\n")
+
+
 @pytest.mark.parametrize("method", [tb.RMD(), tb.KRMD(K=3, storage=tb.Checkpoint())], ids=repr)
 @pytest.mark.parametrize("make", [cleaning, general])
 def test_the_host_does_not_wait_within_the_loops(make, method, stand_in):

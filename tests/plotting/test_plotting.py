@@ -137,7 +137,7 @@ def test_truncation_errors_come_from_numbers_bounds_and_traces():
 
 def test_a_bound_far_above_does_not_press_the_errors_flat():
     ax = plotting.truncation_error([1.0, 0.5], {"eq. (9)": [1e30, 1e29]})
-    assert ax.get_ylim()[1] == 1e3
+    assert ax.get_ylim() == (0.25, 1e3)
 
 
 def test_truncation_errors_must_fit_their_K():

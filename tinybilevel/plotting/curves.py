@@ -235,7 +235,8 @@ def truncation_error(
     ax.plot(K, errors, label=label, **line)
     ax.set(xlabel="K", ylabel="error of the hypergradient", yscale="log")
     if np.isfinite(errors).any() and ax.get_ylim()[1] > _BEYOND * np.nanmax(errors):
-        ax.set_ylim(top=_BEYOND * np.nanmax(errors))
+        least = np.nanmin(np.concatenate([curve.get_ydata() for curve in ax.lines]))
+        ax.set_ylim(least / 2, _BEYOND * np.nanmax(errors))
     ax.legend()
     return ax
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.backend import Array, to_numpy
 from tinybilevel.arrays.checks import as_count
 from tinybilevel.methods.unrolled import KRMD
 from tinybilevel.plotting.style import PALETTE, axes, sequence_colors
@@ -31,7 +31,8 @@ def landscape(
     Parameters
     ----------
     f : BilevelProblem or callable
-        A problem with N = 2, or λ (2,) → a number.
+        A problem with N = 2, or λ (2,) → a number. The toy takes a second, and after
+        `tinybilevel.compile` none.
     lims : pair or pair of pairs, optional
         (low, high) for both λ, or one pair for each. By default 0.5 around paths and the feet of
         arrows; without them, ±3 around the origin.
@@ -85,7 +86,7 @@ def landscape(
     low, high = _limits(lims, [*walks.values(), *(at for at, _ in given.values())])
     resolution = as_count("resolution", resolution, minimum=2)
     x, y = np.linspace(low, high, resolution).T
-    values = np.array([[_value(f, np.array([a, b])) for a in x] for b in y])
+    values = _values(f, np.array([[a, b] for b in y for a in x])).reshape(resolution, -1)
     ax.set(xlabel=r"$\lambda_1$", ylabel=r"$\lambda_2$")
     if solid:
         ax.plot_surface(
@@ -106,8 +107,10 @@ def landscape(
     return ax
 
 
-def _value(f: Any, lam: Array) -> float:
-    return KRMD(K=0)(f, lam).value if isinstance(f, BilevelProblem) else float(f(lam))
+def _values(f: Any, lams: Array) -> Array:
+    if isinstance(f, BilevelProblem):
+        return to_numpy(KRMD(K=0).batch(f, lams)[0])
+    return np.array([float(f(lam)) for lam in lams])
 
 
 def _points(name: str, x: Any) -> Array:
