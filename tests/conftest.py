@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -14,12 +15,23 @@ ROOT = Path(__file__).parent.parent
 def pytest_configure(config):
     if config.option.markexpr != "gpu":
         os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+    else:
+        _import_cuda()
     make_importable()
+
+
+def _import_cuda():
+    """Import what warns, as it is imported, of what a newer NumPy will no longer do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("cupy", "numba.cuda"):
+            if importlib.util.find_spec(name.partition(".")[0]):
+                importlib.import_module(name)
 
 
 def pytest_ignore_collect(collection_path, config):
     # A machine with a GPU may lack what other tests need.
-    if config.option.markexpr != "gpu" or not collection_path.is_file():
+    if config.option.markexpr != "gpu" or collection_path.suffix != ".py":
         return None
     # The fixture of the kernels' tests holds their mark.
     kernels = collection_path.match("test_cuda*.py")
