@@ -5,6 +5,7 @@ from importlib.metadata import version as installed_version
 
 from docutils import nodes
 from sphinx.ext import autosummary
+from sphinx_gallery.sorting import ExplicitOrder
 
 project = "tinybilevel"
 author = "The tinybilevel developers"
@@ -18,6 +19,7 @@ extensions = [
     "myst_parser",
     "numpydoc",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
@@ -49,6 +51,43 @@ mathjax = distribution("sphinx-mathjax-offline").locate_file(
 html_static_path = ["_static", str(mathjax / "tex-svg.js")]
 mathjax_path = "tex-svg.js"
 mathjax3_config = {"options": {"enableMenu": False}}
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/gallery",
+    "gallery_dirs": "gallery",
+    "filename_pattern": "",  # all of them are run
+    "within_subsection_order": ExplicitOrder(
+        [
+            f"{name}.py"
+            for name in (
+                "recursion_row_by_row",
+                "truncation_error",
+                "landscape_arrows",
+                "hypercleaning",
+                "own_transition",
+                "biased_limit",
+                "momentum",
+                "adaptive_depth",
+                "implicit_or_unrolled",
+                "memory_and_time",
+                "learned_optimizer",
+                "learned_schedule",
+                "feature_penalties",
+                "lasso",
+                "network_penalties",
+                "task_interaction",
+            )
+        ]
+    ),
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "capture_repr": (),
+    "min_reported_time": 60,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "write_computation_times": False,
+    "show_signature": False,
+}
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
