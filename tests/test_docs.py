@@ -1,5 +1,6 @@
 """Links, paths and line counts in README and docs name what there is."""
 
+import configparser
 import re
 import subprocess
 import sys
@@ -82,3 +83,11 @@ def test_the_test_file_of_the_tutorial_passes(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_bounds.py"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert passed in run.stdout
+
+
+def test_the_page_on_installation_lists_every_extra():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    page = (ROOT / "docs" / "installation.md").read_text("utf-8")
+    listed = re.findall(r"^\| `(\w+)`", page, re.MULTILINE)
+    assert sorted(listed) == sorted(config["options.extras_require"])
