@@ -248,4 +248,6 @@ def test_an_interaction_is_ordered_by_group(V, grouped):
         assert (labels, ax.get_yticks().tolist()) == (["car", "pet"], [9.5, 29.5])
     else:
         assert labels == [names[k].replace("_", " ") for k in order]
+    between = [line.get_ydata()[0] for line in ax.lines[::2]]
+    assert between == ([V / 2 - 0.5] if grouped else [])
     assert len(ax.lines) == 2 * grouped

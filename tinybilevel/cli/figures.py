@@ -162,7 +162,7 @@ def one_shot_runs(
             how |= {"linewidth": 1.8} if k < 3 else {"linewidth": 0.9, "linestyle": "--"}
             plotting.truncation_error(curve, ax=error, **how)
         error.set(ylabel="relative error of the hypergradient", ylim=(1e-3, 2), title=where)
-        for axis in (accuracy, loss, cosine, error):
+        for axis in (loss, error):
             axis.legend()
         return _save(figure, stem)
 
