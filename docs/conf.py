@@ -1,10 +1,14 @@
 """Sphinx configuration. Build with ``sphinx-build -W -n -b html docs docs/_build/html``."""
 
+import ast
+import textwrap
 from importlib.metadata import distribution
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.ext import autosummary
+from sphinx.util.docutils import SphinxDirective
 from sphinx_gallery.sorting import ExplicitOrder
 
 project = "tinybilevel"
@@ -123,5 +127,27 @@ def strip_code(app, doctree):
             block[:] = [nodes.Text(text)]
 
 
+class LinesOf(SphinxDirective):
+    """``FILE::FUNCTION``: show a function as it is, without its docstring."""
+
+    required_arguments = 1
+
+    def run(self):
+        file, dotted = self.arguments[0].split("::")
+        path = Path(__file__).parents[1] / file
+        self.env.note_dependency(path)
+        text = path.read_text("utf-8")
+        body = ast.parse(text).body
+        for name in dotted.split("."):
+            node = next(n for n in body if getattr(n, "name", None) == name)
+            body = node.body
+        lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
+        if ast.get_docstring(node):
+            del lines[body[0].lineno - node.lineno : body[0].end_lineno - node.lineno + 1]
+        code = textwrap.dedent("\n".join(lines))
+        return [nodes.literal_block(code, code, language="python", caption=file)]
+
+
 def setup(app):
+    app.add_directive("lines-of", LinesOf)
     app.connect("doctree-read", strip_code)
