@@ -156,6 +156,12 @@ def chain(page):
     return pytest.importorskip("selenium.webdriver").ActionChains(page)
 
 
+def wait(page, until):
+    """Wait until it is true: some events come a moment after what they are about."""
+    waiting = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+    waiting(page, 20, poll_frequency=0.05).until(lambda _: until())
+
+
 def pixel(page, lam):
     """Return where λ lies in the window."""
     map_box = "return JSON.stringify(document.getElementById('map').getBoundingClientRect())"
@@ -287,12 +293,12 @@ def test_each_link_in_the_text_sets_what_it_says(page):
     assert len(links) >= 6
     for link in links:
         link.click()
-        page.execute_async_script("setTimeout(arguments[0], 50)")  # hashchange comes by itself
-        s = state(page)
+        now = dict(START)
         for key, value in re.findall(r"(\w+)=([^&]+)", link.get_dom_attribute("href")):
-            close(s[key], numbers(value) if key == "lam" else float(value))
-        assert_shows(page, **{key: s[key] for key in START})
-    assert {key: s[key] for key in START} == START
+            now[key] = json.loads(f"[{value}]") if key == "lam" else json.loads(value)
+        wait(page, lambda now=now: {key: state(page)[key] for key in START} == now)
+        assert_shows(page, **now)
+    assert now == START
 
 
 def test_any_setting_shows_what_tinybilevel_computes(page):
@@ -315,13 +321,11 @@ def test_a_broken_address_still_opens(page, given):
 
 
 def test_a_screen_reader_is_told_once_the_hand_rests(page):
-    from selenium.webdriver.support.ui import WebDriverWait
-
     element(page, "K").send_keys(keys().HOME)
     live = element(page, "live")
     assert live.get_dom_attribute("aria-live") == "polite"
     told = "K = 0 of T = 100, γ = 0.1: error 15.614"
-    WebDriverWait(page, 5).until(lambda _: told in live.get_property("textContent"))
+    wait(page, lambda: told in live.get_property("textContent"))
     assert page.current_url.endswith("#lam=1,1&K=0&T=100&gamma=0.1")
 
 
@@ -355,8 +359,8 @@ def test_all_text_and_lines_stand_out_in_light_and_dark(page, scheme):
         for name in ("text", "soft", "exact", "truncated", "bound"):
             assert contrast(colour[name], colour[ground]) >= 4.5, (name, ground)
     middle = "return [...arguments[0].getContext('2d').getImageData(264, 264, 1, 1).data]"
-    drawn = page.execute_script(middle, element(page, "field"))[:3]
-    assert drawn == [int(x) for x in colour["low"].split()]
+    low = [int(x) for x in colour["low"].split()]
+    wait(page, lambda: page.execute_script(middle, element(page, "field"))[:3] == low)
     for name in ("exact", "truncated", "path"):
         for ground in ("low", "high"):
             assert contrast(colour[name], colour[ground]) >= 2, (name, ground)
