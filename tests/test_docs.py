@@ -13,6 +13,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *(p for p in sorted((ROOT / "docs").rglob("*.md")) if "generated" not in p.parts),
 ]
+SOURCES = [p for name in ("tinybilevel", "kernels") for p in (ROOT / name).rglob("*.py")]
 names = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -70,6 +71,9 @@ def test_the_files_to_read_first_are_as_long_as_the_readme_says():
         r"^\| \[`([\w/.]+\.py)`\].* \| (\d+) \|", (ROOT / "README.md").read_text("utf-8"), re.M
     )
     assert len(rows) == 4
+    whole = sum(len(p.read_text("utf-8").splitlines()) for p in SOURCES)
+    (said,) = re.findall(r"some (\d+),000 lines", (ROOT / "README.md").read_text("utf-8"))
+    assert whole == pytest.approx(1000 * int(said), rel=0.2)
     for path, said in rows:
         lines = len((ROOT / "tinybilevel" / path).read_text("utf-8").splitlines())
         assert lines == pytest.approx(int(said), rel=0.3), path
