@@ -323,8 +323,19 @@ def memory_time(
         xscale="log",
         yscale="log",
     )
+    for axis in (ax.xaxis, ax.yaxis):
+        _in_thousands(axis)
     ax.margins(x=0.25, y=0.15)  # room for the names
     return ax
+
+
+def _in_thousands(axis: Any) -> None:
+    """Label 1, 2, 5, 10, …, as 1 k, 1 M, …: on a log scale the ticks' own crowd each other."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(EngFormatter())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _whole(ax: Any) -> None:
