@@ -15,6 +15,16 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from tinybilevel.kernels.across import (
+    FEATURES,
+    GRAD,
+    GRAD_VJP,
+    KEPT_VJP,
+    LOSSES,
+    VECTORS,
+    scratch,
+    take_across,
+)
 from tinybilevel.kernels.pool import pool, wait
 from tinybilevel.kernels.pool import threads as default_threads
 from tinybilevel.kernels.remembered import Remembering
@@ -46,6 +56,10 @@ _BLOCK = 300_000
 _SPARSE_ROWS = 640
 _CLASSES = 5
 _VECTORS = 4
+#: Rows of a chunk that has its own sum, at least.
+_FEW = 256
+#: Multiply-adds of a product for each thread that repays being woken.
+_ALONE = 200_000
 #: Adjacent columns that are taken together where nonzeros mostly have neighbours.
 _GROUP = 4
 
@@ -56,8 +70,6 @@ _add_vector, _add_one = add_tile(1, _CLASSES), add_tile(1, 1)
 
 _gather, _gather_group = sparse_gather(1), sparse_gather(_GROUP)
 _scatter, _scatter_group = sparse_scatter(1), sparse_scatter(_GROUP)
-
-LOSSES, GRAD, GRAD_VJP, KEPT_VJP = range(4)
 
 
 class Softmax:
@@ -76,7 +88,9 @@ class Softmax:
     sparse : bool, optional
         Skip zeros. By default where X is sparse, or where that is faster.
     threads : int, optional
-        By default Numba's number, ``NUMBA_NUM_THREADS``.
+        By default Numba's number, ``NUMBA_NUM_THREADS``, or less where X is small.
+    across : bool, optional
+        Take examples across the vectors. By default where that is faster.
     """
 
     def __init__(
@@ -88,23 +102,53 @@ class Softmax:
         plain: Any = None,
         sparse: bool | None = None,
         threads: int | None = None,
+        across: bool | None = None,
     ) -> None:
         n, d = self.shape = X.shape
         self.plain, self._work = plain, FRESH
         self.n_classes, self.y, self.dtype = n_classes, y.astype(np.int64), X.dtype
-        self.threads = default_threads() if threads is None else threads
         vector = lanes(X.dtype.itemsize)
         stride = -(-n_classes // vector) * vector
         if sparse is None:
             sparse = not isinstance(X, np.ndarray) or _skipping_pays(X, n_classes, stride)
+        if across is None:
+            across = not sparse and _across_pays(d, n_classes, X.dtype.itemsize)
+        if across:
+            self._lay_across(X, vector)
+        else:
+            self._lay_along(X, vector, stride, sparse)
+        if threads is None:
+            repay = 1 + n * d * n_classes // _ALONE
+            threads = min(default_threads(), self.chunks, repay)
+        self.threads = threads
+        self._buffers: tuple[Array, ...] | None = None
+
+    def _lay_across(self, X: Array, vector: int) -> None:
+        (n, d), C = X.shape, self.n_classes
+        scores, features = 1 if C == 2 else C, -(-d // FEATURES) * FEATURES
+        tile = VECTORS * vector
+        most = max(_BLOCK // (features * X.dtype.itemsize) // tile, 1) * tile
+        chunks = min(_CHUNKS, -(-n // (_FEW // vector * vector)))
+        blocks = -(-n // (chunks * most))
+        block = -(-n // (chunks * blocks * tile)) * tile
+        self.chunks = -(-n // (blocks * block))
+        self.sizes = (C, C, scores, vector, blocks, block, features)
+        self.layout, self._by_class = (d, C, C, C), False
+        self.width = self._sum_width = features * C
+        self._scratch = scratch(scores, features, block)
+        self.room_size = self.chunks * blocks * block * scores
+        self.X = _transposed(X, self.chunks * blocks, block, features)
+
+    def _lay_along(self, X: Any, vector: int, stride: int, sparse: bool) -> None:
+        (n, d), n_classes = X.shape, self.n_classes
         ld = n_classes if sparse else -(-d // vector) * vector
         # Chunks of whole blocks, blocks of whole tiles.
         most = _SPARSE_ROWS if sparse else max(_BLOCK // (ld * X.dtype.itemsize), 1)
         blocks = -(-n // (_CHUNKS * most))
         block = -(-n // (_CHUNKS * blocks * ROWS)) * ROWS
         self.chunks = -(-n // (blocks * block))
-        self.sizes = (n_classes, ld, stride, vector, blocks, block)
-        self.room_size = n * stride
+        self.sizes = (n_classes, ld, stride, vector, blocks, block, 0)
+        self.room_size, self._scratch = n * stride, block * stride
         # W lies as d rows of C where zeros are skipped, the sum over examples as d rows of vectors;
         # a group may begin in the last row. Otherwise both lie as C rows of d.
         self.layout = (d, n_classes, ld, stride) if sparse else (n_classes, d, ld, ld)
@@ -113,7 +157,6 @@ class Softmax:
         self._sum_width = groups * stride if sparse else n_classes * ld
         self._by_class = not sparse
         self.X = _by_column(X, block, stride) if sparse else _padded(X, ld)
-        self._buffers: tuple[Array, ...] | None = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copy or a pickle keeps the numbers, not where in memory they begin.
@@ -179,8 +222,7 @@ class Softmax:
 
     def loop_memory(self, copies: int = 1) -> tuple[Array, Array]:
         """Return memory for each thread's scores of a block, and `copies` sums of each chunk."""
-        *_, stride, _, _, block = self.sizes
-        scratch = aligned((self.threads, 2, block * stride), self.dtype)
+        scratch = aligned((self.threads, 2, self._scratch), self.dtype)
         return scratch, aligned((copies * self.chunks, self._sum_width), self.dtype)
 
     def _allocate(self) -> tuple[Array, ...]:
@@ -228,10 +270,27 @@ def _skipping_pays(X: Array, n_classes: int, stride: int) -> bool:
     return bool(np.count_nonzero(X) / X.size * stride < 0.5 * n_classes)
 
 
+def _across_pays(d: int, n_classes: int, itemsize: int) -> bool:
+    return n_classes == 2 or d * d * itemsize < _BLOCK
+
+
 def _padded(X: Array, ld: int) -> tuple[Array, ...]:
     """Return X in rows of whole vectors, and empty arrays for what `_by_column` has more."""
     data = aligned((len(X), ld), X.dtype)
     data[:, : X.shape[1]] = X
+    return _alone(data)
+
+
+def _transposed(X: Array, blocks: int, block: int, features: int) -> tuple[Array, ...]:
+    """Return X block by block of rows, each transposed."""
+    d, data = X.shape[1], aligned((blocks, features, block), X.dtype)
+    for b in range(blocks):
+        part = X[b * block : (b + 1) * block]
+        data[b, :d, : len(part)] = part.T
+    return _alone(data)
+
+
+def _alone(data: Array) -> tuple[Array, ...]:
     return data.reshape(-1), np.empty(0, np.int32), *(np.empty(0, np.int64) for _ in range(3))
 
 
@@ -294,7 +353,7 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
 def _scores(X, b, first, rows, W, sizes, S):  # type: ignore[no-untyped-def]
     """S[i, c] = W_c · x_{first+i}, for the rows of block b."""
     data, index, columns, starts, blocks = X
-    classes, ld, stride, vector, _, _ = sizes
+    classes, ld, stride, vector, _, _, _ = sizes
     if blocks.size:
         S[: rows * stride] = 0
         single = data.size == index.size
@@ -326,7 +385,7 @@ def _scores(X, b, first, rows, W, sizes, S):  # type: ignore[no-untyped-def]
 def _add_up(X, b, first, rows, R, sizes, G):  # type: ignore[no-untyped-def]
     """G_c += Σ_i R[i, c] x_{first+i}, over the rows of block b."""
     data, index, columns, starts, blocks = X
-    classes, ld, stride, vector, _, _ = sizes
+    classes, ld, stride, vector, _, _, _ = sizes
     if blocks.size:
         single = data.size == index.size
         for q in range(blocks[b], blocks[b + 1]):
@@ -366,7 +425,10 @@ def _work(counter, product, X, y, weights, W, V, scratch, sums, per_example, kep
 @njit(nogil=True, cache=True)
 def take_chunk(k, product, X, y, weights, W, V, mine, G, per_example, kept, sizes):  # type: ignore[no-untyped-def]
     """Write the sum over the rows of chunk k to G, and to `per_example` and `kept` their part."""
-    classes, _, stride, _, blocks, block = sizes
+    classes, _, stride, _, blocks, block, features = sizes
+    if features:
+        take_across(k, product, X[0], y, weights, W, V, mine, G, per_example, kept, sizes)
+        return
     S, D = mine[0], mine[1]
     G[:] = 0
     for b in range(k * blocks, (k + 1) * blocks):

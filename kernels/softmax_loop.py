@@ -228,7 +228,7 @@ def _ascend(  # type: ignore[no-untyped-def]
     chunks, me = places.size, count_up(counter, 2, 1)
     count_up(counter, 3, -1)
     D, mine = along[me], scratch[me]
-    _, _, _, _, blocks, block = sizes
+    _, _, _, _, blocks, block, _ = sizes
     while True:
         k, which = _next(queue, patience, me)
         if k < 0:

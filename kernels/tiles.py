@@ -29,6 +29,7 @@ __all__ = [
     "add_tile",
     "count_up",
     "dot_tile",
+    "exps",
     "lanes",
     "row_change",
     "row_dot",
@@ -56,8 +57,8 @@ def lanes(itemsize: int) -> int:
     return _BYTES // itemsize
 
 
-def dot_tile(rows: int, classes: int) -> Callable[..., None]:
-    """Make S[s + i·lds + c] = Σ_j X[x + i·ldx + j] W[w + c·ldw + j], j over n vectors."""
+def dot_tile(rows: int, classes: int, add: bool = False) -> Callable[..., None]:
+    """Make S[s + i·lds + c] = Σ_j X[x + i·ldx + j] W[w + c·ldw + j], j over n vectors; or +=."""
 
     @intrinsic
     def dot(context, X, x, ldx, W, w, ldw, n, S, s, lds):  # type: ignore[no-untyped-def]
@@ -75,7 +76,10 @@ def dot_tile(rows: int, classes: int) -> Callable[..., None]:
             for i in range(rows):
                 for c in range(classes):
                     total = emit.total(builder.load(sums[i][c]))
-                    builder.store(total, emit.scalar(7, S, emit.at(s, emit.integer(c), (i, lds))))
+                    place = emit.scalar(7, S, emit.at(s, emit.integer(c), (i, lds)))
+                    if add:
+                        total = builder.fadd(total, builder.load(place))
+                    builder.store(total, place)
             return context.get_dummy_value()
 
         return types.void(X, *_INTS[:2], W, *_INTS, S, *_INTS[:2]), generate
@@ -212,6 +216,21 @@ def row_max(context, S, s, classes):  # type: ignore[no-untyped-def]
         return emit.largest(builder.load(top))
 
     return S.dtype(S, types.intp, types.intp), generate
+
+
+@intrinsic
+def exps(context, S, s, count):  # type: ignore[no-untyped-def]
+    """Replace the whole vectors that hold S[s : s + count] by their exponentials, S ≤ 0."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        S, s, count = args
+        with emit.over(count) as j:
+            place = emit.vector(0, S, emit.at(s, j))
+            emit.store_to(emit.exp(emit.load_from(place)), place)
+        return context.get_dummy_value()
+
+    return types.void(S, types.intp, types.intp), generate
 
 
 @intrinsic

@@ -70,14 +70,22 @@ def assert_equal(found, expected, tol):
         assert np.abs(found[name] - value).max() <= tol * scale, name
 
 
-#: Rows of X whole; the nonzeros of X, by groups of columns or one by one.
-LAYOUTS = {"dense": (False, 1.0), "groups": (True, 1.0), "singles": (True, 0.15)}
+#: Rows of X whole, or across the vectors; the nonzeros of X, by groups of columns or one by one.
+LAYOUTS = {
+    "dense": (False, 1.0),
+    "across": (False, 1.0),
+    "groups": (True, 1.0),
+    "singles": (True, 0.15),
+}
+
+
+OPTIONS = [{"across": False}, {"across": True}, {"sparse": True}]
 
 
 def check(n, d, C, dtype=np.float64, *, layout):
     sparse, density = LAYOUTS[layout]
     X, y, weights, W, V = case(n, d, C, dtype, density=density)
-    kernel = Softmax(X, y, C, sparse=sparse)
+    kernel = Softmax(X, y, C, sparse=sparse, across=layout == "across")
     found, expected = products(kernel, W, V, weights), plain(X, y, C, W, V, weights)
     tol = TOL[dtype] * max(d, 10) ** 0.5
     assert_equal(found, expected, tol)
@@ -126,9 +134,22 @@ def test_real_sizes_in_both_precisions(dtype, layout):
 
 def test_zeros_are_skipped_where_that_pays():
     X, y, *_ = case(100, 50, 10, density=0.1)
-    assert not Softmax(X, y, 10)._by_class
-    assert Softmax(np.ones_like(X), y, 10)._by_class
-    assert not Softmax(csr_array(np.ones_like(X)), y, 10)._by_class
+    for given, skipped in ((X, True), (np.ones_like(X), False), (csr_array(X * 0 + 1), True)):
+        assert (Softmax(given, y, 10).X[-1].size > 0) == skipped
+
+
+def test_examples_lie_across_the_vectors_where_classes_are_two_or_rows_short():
+    y = np.arange(10) % 2
+    for d, C, across in ((785, 2, True), (785, 10, False), (270, 10, True), (280, 10, False)):
+        kernel = Softmax(np.ones((10, d), np.float32), y, C)
+        assert (kernel.sizes[-1] > 0) == across, (d, C)
+
+
+def test_small_data_have_one_thread(monkeypatch):
+    monkeypatch.setattr(module, "default_threads", lambda: 8)
+    for n, d, threads in ((100, 100, 1), (2000, 49, 1), (2000, 51, 2), (20_000, 101, 8)):
+        assert Softmax(np.ones((n, d), np.float32), np.arange(n) % 2, 2).threads == threads
+        assert Softmax(np.ones((n, d)), np.arange(n) % 2, 2, threads=3).threads == 3
 
 
 def test_adjacent_nonzeros_are_taken_together_where_there_are_many():
@@ -172,36 +193,36 @@ def test_blocks_of_zeros(zero, layout):
     sparse, density = LAYOUTS[layout]
     X, y, weights, W, V = case(400, 6, 3, density=density)
     X[zero] = 0
-    found = products(Softmax(X, y, 3, sparse=sparse), W, V, weights)
+    found = products(Softmax(X, y, 3, sparse=sparse, across=layout == "across"), W, V, weights)
     assert_equal(found, plain(X, y, 3, W, V, weights), 1e-13)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
-def test_layouts_and_read_only_arrays(sparse):
+@pytest.mark.parametrize("options", OPTIONS)
+def test_layouts_and_read_only_arrays(options):
     X, y, weights, W, V = case(30, 20, 5, density=0.5)
     expected = plain(X, y, 5, W, V, weights)
     for change in (np.asfortranarray, lambda a: np.repeat(a, 2, axis=-1)[..., ::2]):
         arrays = [change(a) for a in (X, W, V)]
         for a in arrays:
             a.flags.writeable = False
-        kernel = Softmax(arrays[0], change(y), 5, sparse=sparse)
+        kernel = Softmax(arrays[0], change(y), 5, sparse=options)
         assert_equal(products(kernel, *arrays[1:], weights), expected, 1e-13)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
-def test_one_weight_for_all_and_weights_of_zero(sparse):
+@pytest.mark.parametrize("options", OPTIONS)
+def test_one_weight_for_all_and_weights_of_zero(options):
     X, y, weights, W, V = case(30, 20, 5, density=0.5)
-    kernel = Softmax(X, y, 5, sparse=sparse)
+    kernel = Softmax(X, y, 5, sparse=options)
     for given in (np.full(1, 0.3), np.zeros(30), np.where(weights < 0.5, 0, -weights)):
         assert_equal(products(kernel, W, V, given), plain(X, y, 5, W, V, given), 1e-13)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("sparse", [False, True])
-def test_huge_scores_do_not_overflow(dtype, sparse):
+@pytest.mark.parametrize("options", OPTIONS)
+def test_huge_scores_do_not_overflow(dtype, options):
     X, y, weights, W, V = case(20, 6, 3, dtype)
     W *= 1e4
-    found = products(Softmax(X, y, 3, sparse=sparse), W, V, weights)
+    found = products(Softmax(X, y, 3, sparse=options), W, V, weights)
     expected = plain(X, y, 3, W, V, weights)
     for name, value in expected.items():
         assert np.isfinite(value).all()
@@ -210,22 +231,22 @@ def test_huge_scores_do_not_overflow(dtype, sparse):
         )
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_seen(bad, sparse):
+def test_what_is_not_finite_is_seen(bad, options):
     X, y, weights, W, V = case(20, 6, 3)
     W[1, 2] = bad
-    found = products(Softmax(X, y, 3, sparse=sparse), W, V, weights)
+    found = products(Softmax(X, y, 3, sparse=options), W, V, weights)
     for name in ("losses", "grad", "hessian", "mixed"):
         assert not np.isfinite(found[name]).all(), name
 
 
-@pytest.mark.parametrize("sparse", [False, True])
-def test_the_same_bits_for_any_number_of_threads(sparse):
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_same_bits_for_any_number_of_threads(options):
     X, y, weights, W, V = case(500, 40, 10, np.float32)
-    one = products(Softmax(X, y, 10, sparse=sparse, threads=1), W, V, weights)
+    one = products(Softmax(X, y, 10, **options, threads=1), W, V, weights)
     for threads in (1, 2, 3, 12):
-        again = products(Softmax(X, y, 10, sparse=sparse, threads=threads), W, V, weights)
+        again = products(Softmax(X, y, 10, **options, threads=threads), W, V, weights)
         for name, value in one.items():
             np.testing.assert_array_equal(again[name], value)
 
