@@ -84,3 +84,36 @@ def test_every_public_method_and_property_is_described():
             if is_member and not member.startswith("_") and member not in each.__doc__:
                 missing += [] if inspect.getdoc(getattr(each, member)) else [f"{name}.{member}"]
     assert missing == []
+
+
+#: Methods that a user calls; most of the others are called by the engine.
+CALLED = {
+    "BilevelProblem": "astype at_iteration check continuing starting_at to",
+    "HyperMap": "jvp vjp",
+    "Layout": "pack unpack",
+    "LeastSquares": "predict",
+    "LogisticRegression": "predict",
+    "Method": "batch cost",
+    "Objective": "from_functions grad grad_vjp on restrict value value_with_grads",
+    "OptimizeResult": "load save",
+    "RMD": "trace truncations",
+    "SoftmaxRegression": "predict",
+    "Transition": "from_functions",
+    "bounds.Constants": "given remainder words",
+    "data.Characters": "draw of rotated split take",
+    "data.Dataset": "split",
+    "data.Pool": "draw normalized of",
+    "layers.Network": "forward init",
+    "problems.Accuracy": "first",
+    "problems.InteractionMap": "project step_bound",
+    "problems.OneShot": "accuracy evaluate predict problem start stream",
+    "problems.TaskStream": "of",
+}
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_methods_that_users_call_are_shown(name):
+    for method in CALLED[name].split():
+        texts = map(inspect.getdoc, (NAMES[name], getattr(NAMES[name], method)))
+        examples = re.findall(r"^(?:>>>|\.\.\.) .*", "\n".join(texts), re.MULTILINE)
+        assert any(re.search(rf"\b{method}\(", line) for line in examples), f"{name}.{method}"

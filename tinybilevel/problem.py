@@ -136,6 +136,12 @@ class BilevelProblem:
             If CuPy is not installed.
         ValueError
             If `namespace` is another name.
+
+        Examples
+        --------
+        >>> import tinybilevel as tb
+        >>> tb.problems.toy().to("numpy").namespace  # or "cupy", where there is a GPU
+        'numpy'
         """
         parts = {n: moved(getattr(self, n), namespace) for n in ("transition", "upper", "lam0")}
         phi = moved(self.hyper_map, namespace)
@@ -163,15 +169,51 @@ class BilevelProblem:
         return replace(self, **{name: cast(getattr(self, name), dtype) for name in names})
 
     def starting_at(self, w: Array) -> BilevelProblem:
-        """Return the same problem with the fixed initial state `w`: a warm start."""
+        """Return the same problem with the fixed initial state `w`: a warm start.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> problem = tb.problems.toy(T=10)
+        >>> first = tb.KRMD(K=0)(problem)
+        >>> second = tb.KRMD(K=0)(problem.starting_at(first.w))  # goes on where the first ended
+        >>> first.w.round(2), second.w.round(2)
+        (array([1.35, 1.6 ]), array([1.12, 1.36]))
+        """
         return replace(self, transition=self.transition.starting_at(w))
 
     def continuing(self, state: Array, steps_before: int) -> BilevelProblem:
-        """Return the same problem from a whole state, buffers too; see `Transition.continuing`."""
+        """Return the same problem from a whole state, buffers too; see `Transition.continuing`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> def run(T):
+        ...     ball = tb.HeavyBall(tb.Quadratic([1.0, 0.5]), 0.1, initial=[2.0, 2.0])
+        ...     return tb.BilevelProblem(ball, tb.problems.toy().upper, T=T, lam0=[1.0, 1.0])
+        >>> half = tb.KRMD(K=0)(run(10))
+        >>> other_half = tb.KRMD(K=0)(run(10).continuing(half.state, steps_before=10))
+        >>> np.allclose(other_half.w, tb.KRMD(K=0)(run(20)).w, rtol=1e-14)
+        True
+        """
         return replace(self, transition=self.transition.continuing(state, steps_before))
 
     def at_iteration(self, tau: int) -> BilevelProblem:
-        """Return the problem of outer update τ = 1, 2, …: itself where no batches are drawn."""
+        """Return the problem of outer update τ = 1, 2, …: itself where no batches are drawn.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> g = tb.LeastSquares(np.eye(4), np.ones(4))
+        >>> batches = tb.FreshMinibatches(4, size=2, T=3, seed=0)
+        >>> descent = tb.GradientDescent(g, step_size=0.1, initial=np.zeros(4), batches=batches)
+        >>> problem = tb.BilevelProblem(descent, upper=g, T=3, lam0=np.ones(4))
+        >>> [problem.at_iteration(tau).transition.batches[0].tolist() for tau in (1, 2)]
+        [[3, 0], [2, 1]]
+        """
         transition = self.transition.at_iteration(tau)
         return self if transition is self.transition else replace(self, transition=transition)
 
@@ -182,6 +224,12 @@ class BilevelProblem:
         ------
         TypeError, ValueError
             If it is not a finite float32 or float64 vector, or None without a `lam0`.
+
+        Examples
+        --------
+        >>> import tinybilevel as tb
+        >>> tb.problems.toy().check([1, 2])
+        array([1., 2.])
         """
         lam = self.lam0 if lam is None else lam
         if lam is None:

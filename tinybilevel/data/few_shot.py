@@ -123,7 +123,15 @@ class Characters:
         )
 
     def take(self, classes: Any) -> Characters:
-        """Return some of the classes, in that order."""
+        """Return some of the classes, in that order.
+
+        Examples
+        --------
+        >>> import tinybilevel as tb
+        >>> digits = tb.data.Characters.of(tb.data.digits())
+        >>> digits.take([3, 7]).characters
+        ('3', '7')
+        """
         classes = np.asarray(classes)
         return replace(
             self,

@@ -138,7 +138,16 @@ class Constants:
         return self._rest.all
 
     def remainder(self, t: int) -> float:
-        """Return S_t, also within a stretch."""
+        """Return S_t, also within a stretch.
+
+        Examples
+        --------
+        >>> import tinybilevel as tb
+        >>> problem = tb.problems.toy()
+        >>> c, r = tb.bounds.measure(problem), tb.KRMD(K=50)(problem)
+        >>> print(f"left out: at most {c.remainder(problem.T - 50) * r.alpha_norms[-1]:.2f}")
+        left out: at most 1.57
+        """
         return self._rest.at(t) if self._together else float(self.remainders[t])
 
     @property

@@ -100,7 +100,17 @@ class Objective(Movable):
         raise _missing(self, "grad_jvp")
 
     def value_with_grads(self, w: Array, lam: Array) -> tuple[float, Array, Array]:
-        """Return g, ∇_w g and ∇_λ g: in one pass where an objective knows how."""
+        """Return g, ∇_w g and ∇_λ g: in one pass where an objective knows how.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> f = tb.problems.toy(biased=True).upper
+        >>> value, grad, grad_lam = f.value_with_grads(np.zeros(2), np.ones(2))
+        >>> value, grad, grad_lam
+        (5.0, array([0., 0.]), array([ 0., 10.]))
+        """
         return self.value(w, lam), self.grad(w, lam), self.grad_lam(w, lam)
 
     def grad_with_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array, Array]:
@@ -114,7 +124,19 @@ class Objective(Movable):
         return None if given or writes(self, Objective, product) else (self, product)
 
     def restrict(self, index: Array) -> Objective:
-        """Return an unbiased estimate of g from the examples in `index`, where g is over some."""
+        """Return an unbiased estimate of g from the examples in `index`, where g is over some.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> g = tb.LeastSquares(np.eye(4), np.arange(4.0), weighted=False)
+        >>> w, lam = np.zeros(4), np.zeros(0)
+        >>> batches = [np.array([0, 1]), np.array([2, 3])]
+        >>> parts = [g.restrict(index).value(w, lam) for index in batches]
+        >>> g.value(w, lam), float(np.mean(parts))
+        (1.75, 1.75)
+        """
         raise TypeError(f"{type(self).__name__} has no restrict, so that it knows of no minibatch")
 
     @property
@@ -123,7 +145,18 @@ class Objective(Movable):
         return type(self).restrict is not Objective.restrict
 
     def on(self, block: slice) -> Objective:
-        """Return g as a function of the whole λ, of which it sees only ``lam[block]``."""
+        """Return g as a function of the whole λ, of which it sees only ``lam[block]``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> blocks = tb.Layout(weights=3, l2=1)
+        >>> g = tb.LeastSquares(np.eye(3), np.ones(3)).on(blocks["weights"])
+        >>> g = g + tb.L2Penalty().on(blocks["l2"])
+        >>> g.grad(np.ones(3), blocks.pack(weights=np.ones(3), l2=0.5))
+        array([1., 1., 1.])
+        """
         return OnBlock(self, block)
 
     def __add__(self, other: Objective) -> Objective:

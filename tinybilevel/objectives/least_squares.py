@@ -53,5 +53,14 @@ class LeastSquares(LinearLoss):
         return 1.0
 
     def predict(self, w: Array, X: Array) -> Array:
-        """Return the prediction X w for each row of `X`, (n,)."""
+        """Return the prediction X w for each row of `X`, (n,).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> g = tb.LeastSquares(np.eye(2), np.ones(2))
+        >>> g.predict(np.array([1.0, 2.0]), np.array([[1.0, 1.0], [0.0, 3.0]]))
+        array([3., 6.])
+        """
         return self.score(w, X)

@@ -71,7 +71,16 @@ class LogisticRegression(LinearLoss):
         return _sigmoid.derivative(z)
 
     def predict(self, w: Array, X: Array) -> Array:
-        """Return the more likely label of each row of `X`, (n,), one of those that `y` had."""
+        """Return the more likely label of each row of `X`, (n,), one of those that `y` had.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> g = tb.LogisticRegression(np.eye(2), [-1, 1])
+        >>> g.predict(np.array([1.0, -2.0]), np.eye(2))
+        array([ 1, -1])
+        """
         return np.where(self.score(w, X) > 0, 1, self.lower_label)
 
 

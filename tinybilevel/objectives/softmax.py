@@ -199,7 +199,16 @@ class SoftmaxRegression(Objective):
         return self.body.grad_jvp(self._matrix(w), self._matrix(dw), weights, dweights).ravel()
 
     def predict(self, w: Array, X: Array) -> Array:
-        """Return the most likely class of each row of `X`, (n,)."""
+        """Return the most likely class of each row of `X`, (n,).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> g = tb.SoftmaxRegression(np.eye(3), [0, 1, 2])
+        >>> g.predict(np.eye(3).ravel(), np.array([[0.1, 0.9, 0.0], [0.2, 0.0, 0.3]]))
+        array([1, 2])
+        """
         if X.shape[1:] != (self.n_features,):
             raise ValueError(
                 f"X must have {self.n_features} columns, with a bias where the examples have one "

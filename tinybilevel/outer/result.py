@@ -163,6 +163,17 @@ class OptimizeResult(_Shown):
             If there is no such file.
         ValueError
             If the file is damaged, or holds something else.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> import tinybilevel as tb
+        >>> result = tb.minimize(tb.problems.toy(), iterations=3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "result.npz"
+        ...     result.save(path)
+        ...     print(tb.OptimizeResult.load(path).iterations)
+        3
         """
         saved = load_arrays(path)
         needed = {"lam", "value", "iterations", "stopped", "best_lam", "best_value"}

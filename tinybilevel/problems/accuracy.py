@@ -64,7 +64,14 @@ class Accuracy:
         return len(self.shares)
 
     def first(self, n: int) -> Accuracy:
-        """Return that over the first n tasks, or all where there are fewer."""
+        """Return that over the first n tasks, or all where there are fewer.
+
+        Examples
+        --------
+        >>> from tinybilevel.problems import Accuracy
+        >>> Accuracy([0.9, 1.0, 0.5]).first(2).mean
+        0.95
+        """
         return Accuracy(self.shares[: as_count("n", n, minimum=1)])
 
     def __str__(self) -> str:

@@ -200,6 +200,16 @@ class OneShot:
         Returns
         -------
         BilevelProblem
+
+        Examples
+        --------
+        >>> import tinybilevel as tb
+        >>> layers = tb.problems.four_blocks(filters=4, input_shape=(1, 8, 8))
+        >>> family = tb.problems.OneShot(layers, input_shape=(1, 8, 8), T=5)
+        >>> task = tb.data.Characters.of(tb.data.digits()).draw(ways=5, shots=1, seed=0)
+        >>> problem = family.problem(task.X, task.y, task.X_query, task.y_query)
+        >>> tb.KRMD(K=5)(problem, family.start(seed=0)).w.shape == (family.back.size,)
+        True
         """
         X, X_query = as_float("X", X), as_float("X_query", X_query)
         if not self.features_once:
@@ -288,6 +298,15 @@ class OneShot:
         Returns
         -------
         ndarray (m,) of int
+
+        Examples
+        --------
+        >>> import tinybilevel as tb
+        >>> layers = tb.problems.four_blocks(filters=4, input_shape=(1, 8, 8))
+        >>> family = tb.problems.OneShot(layers, input_shape=(1, 8, 8), T=5)
+        >>> task = tb.data.Characters.of(tb.data.digits()).draw(queries=3, seed=0)
+        >>> family.predict(family.start(seed=0), task).shape
+        (15,)
         """
         return self._predict(self.adapted(lam, task), task, statistics)
 
@@ -318,6 +337,17 @@ class OneShot:
         -----
         StabilityWarning
             Once, with how many tasks it is about: if the lower level does not settle in some.
+
+        Examples
+        --------
+        >>> import tinybilevel as tb
+        >>> layers = tb.problems.four_blocks(filters=4, input_shape=(1, 8, 8))
+        >>> family = tb.problems.OneShot(layers, input_shape=(1, 8, 8), T=5)
+        >>> digits = tb.data.Characters.of(tb.data.digits())
+        >>> tasks = [digits.draw(seed=s) for s in range(3)]
+        >>> found = family.evaluate(family.start(seed=0), tasks)
+        >>> found["query"].tasks, found["query"].mean > 0.2
+        (3, True)
         """
         both = partial(self._both, lam)
         with warnings.catch_warnings(record=True) as caught:

@@ -173,7 +173,16 @@ class InteractionMap(Blocks):
         return theta
 
     def step_bound(self, theta: Array) -> float:
-        """Return γ (β + 2ρ + 8 max_i Σ_j C_ij)."""
+        """Return γ (β + 2ρ + 8 max_i Σ_j C_ij).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinybilevel as tb
+        >>> phi = tb.problems.InteractionMap(n_classes=3, step_size=0.1, beta=1.0)
+        >>> print(f"{phi.step_bound(phi(np.array([0.1, 0.2, 0.0, 0.5]))):.2f}")
+        0.44
+        """
         rows = theta[:-1].reshape(self.n_classes, -1).sum(axis=1)
         return self.step_size * (self.beta + 2 * float(theta[-1]) + 8 * float(rows.max()))
 
