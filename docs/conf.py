@@ -1,6 +1,7 @@
 """Sphinx configuration. Build with ``sphinx-build -W -n -b html docs docs/_build/html``."""
 
 import ast
+import sys
 import textwrap
 from importlib.metadata import distribution
 from importlib.metadata import version as installed_version
@@ -10,6 +11,9 @@ from docutils import nodes
 from sphinx.ext import autosummary
 from sphinx.util.docutils import SphinxDirective
 from sphinx_gallery.sorting import ExplicitOrder
+
+sys.path.insert(0, str(Path(__file__).parent))
+import picture
 
 project = "tinybilevel"
 author = "The tinybilevel developers"
@@ -148,6 +152,14 @@ class LinesOf(SphinxDirective):
         return [nodes.literal_block(code, code, language="python", caption=file)]
 
 
+class BackwardPass(SphinxDirective):
+    """The picture of the home page."""
+
+    def run(self):
+        return [nodes.raw("", picture.svg(), format="html")]
+
+
 def setup(app):
+    app.add_directive("backward-pass", BackwardPass)
     app.add_directive("lines-of", LinesOf)
     app.connect("doctree-read", strip_code)
