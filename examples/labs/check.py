@@ -42,18 +42,17 @@ def publish(course: Path, lab: str) -> dict:
     return json.loads((course / "release" / lab / f"{lab}.ipynb").read_text("utf-8"))
 
 
-def hand_in(course: Path, lab: str, student: str, released: dict, answers: dict[str, str]) -> Path:
-    """Write a student's notebook: the released one with `answers` in the cells of these names."""
-    cells = [
-        cell
-        | {
-            "source": answers.get(
-                cell["metadata"].get("nbgrader", {}).get("grade_id"), cell["source"]
-            )
-        }
-        for cell in released["cells"]
-    ]
-    path = course / "submitted" / student / lab / f"{lab}.ipynb"
+def hand_in(path: Path, released: dict, answers: dict[str, str], whole: bool) -> Path:
+    """Write a student's notebook: the released one with `answers` in the cells of these names.
+
+    One that is not whole leaves the demonstrations out, as a student may: nothing of them is
+    marked.
+    """
+    cells = []
+    for cell in released["cells"]:
+        name = cell["metadata"].get("nbgrader", {}).get("grade_id")
+        if name or whole:
+            cells.append(cell | {"source": answers.get(name, cell["source"])})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(released | {"cells": cells}), "utf-8")
     return path
@@ -74,20 +73,19 @@ def check(course: Path, lab: str) -> tuple[list[str], bool]:
     start = time.perf_counter()
     cells = build.read(lab)
     released = publish(course, lab)
-    ours = [
-        "".join(c["source"]) for c in json.loads(build.as_notebook(build.release(cells)))["cells"]
-    ]
+    ours = [cell.source for cell in build.release(cells)]
     good = ours == ["".join(cell["source"]) for cell in released["cells"]]
     lines = [f"{lab}: nbgrader releases {'the same notebook' if good else 'ANOTHER notebook'}"]
     points = {cell.name: cell.points for cell in cells if cell.role == "tests"}
-    written = sum(cell.points for cell in cells if cell.role == "answer")
-    solved = {c.name: c.source for c in build.solution(cells) if c.role == "answer"}
+    written = {c.name: c for c in build.solution(cells) if c.role == "answer"}
+    to_mark = sum(cell.points for cell in written.values())
     hidden = {wrong.name for wrong in submissions.of(lab)[1] if wrong.hidden}
     work = {f"student{i:02}": s for i, s in enumerate(submissions.submissions(lab))}
-    paths = {
-        student: hand_in(course, lab, student, released, s.answers | (solved if s.answers else {}))
-        for student, s in work.items()
-    }
+    paths = {}
+    for student, s in work.items():
+        path = course / "submitted" / student / lab / f"{lab}.ipynb"
+        answers = s.answers and s.answers | {name: c.source for name, c in written.items()}
+        paths[student] = hand_in(path, released, answers, whole=not s.loses)
     said = validated(course, paths)
     nbgrader(course, "autograde", lab)
     task = {cell.name: cell.task for cell in cells}
@@ -97,7 +95,7 @@ def check(course: Path, lab: str) -> tuple[list[str], bool]:
         due = {name: 0.0 if task[name] in lost else float(n) for name, n in points.items()}
         given, left = marks(course, lab, student)
         passes = not s.loses or s.name in hidden
-        ok = given == due and said[student] == passes and left == (written if s.answers else 0)
+        ok = given == due and said[student] == passes and left == (to_mark if s.answers else 0)
         good &= ok
         totals = f"{sum(due.values()):>4g} {sum(given.values()):>5g} {left:>7g}"
         verdict = "passes" if said[student] else "fails"
