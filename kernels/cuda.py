@@ -472,8 +472,8 @@ def launch(kernel: Any, grid: tuple[int, ...], threads: int, *args: Any) -> None
 @cache
 def _configured(kernel: Any, grid: tuple[int, ...], threads: int, stream: int) -> Any:
     with warnings.catch_warnings():  # small problems make small grids
-        # By its text: Numba and numba-cuda have a class of that warning each.
-        warnings.filterwarnings("ignore", "Grid size .* under-utilization")
+        # By its text, which may begin with a colour: Numba and numba-cuda have a class each.
+        warnings.filterwarnings("ignore", r"(?s).*Grid size .* under-utilization")
         return kernel[grid, threads, cuda.external_stream(stream) if stream else 0]
 
 

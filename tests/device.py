@@ -131,6 +131,8 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
             raise TypeError(f"CuPy is not known to take {function}")
         if unknown := set(options) - FUNCTIONS[function]:
             raise TypeError(f"{function.__name__}() got an unexpected keyword argument {unknown}")
+        if not options.get("shape", True):  # CuPy takes 0 and () for no shape at all
+            del options["shape"]
         out = options.get("out")
         args = [plain(x) for x in args]
         options = {name: plain(x) for name, x in options.items()}

@@ -81,13 +81,14 @@ def _tasks(case: Case, data: dict[str, Any]) -> Problem:
     """The penalty in Laplacian form; the bias is the last column of W, which it leaves alone."""
     n, V, y, y_val = case.rows, case.classes, data["y"].long(), data["y_val"].long()
     X, X_val = (F.pad(data[k], (0, 1), value=1.0) for k in ("X", "X_val"))
-    Y, (i, j) = F.one_hot(y, V).to(X.dtype), torch.triu_indices(V, V, 1)
-    penalized = (torch.arange(X.shape[1]) < case.features).to(X.dtype)
+    Y, (i, j) = F.one_hot(y, V).to(X.dtype), torch.triu_indices(V, V, 1, device=X.device)
+    penalized = (torch.arange(X.shape[1], device=X.device) < case.features).to(X.dtype)
+    eye = torch.eye(V, dtype=X.dtype, device=X.device)
 
     def theta(lam: Any) -> Any:
-        C = torch.zeros(V, V, dtype=lam.dtype).index_put((i, j), lam[:-1])
+        C = lam.new_zeros(V, V).index_put((i, j), lam[:-1])
         C = C + C.T
-        return 4 * (torch.diag(C.sum(1)) - C) + 2 * lam[-1] * torch.eye(V, dtype=lam.dtype)
+        return 4 * (torch.diag(C.sum(1)) - C) + 2 * lam[-1] * eye
 
     def lower(w: Any, lam: Any) -> Any:
         W = w.view(V, -1)

@@ -63,6 +63,7 @@ def test_a_batch_is_the_same_for_everyone():
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("case", [*CASES, Case("toy", 4, T=9, many=5)], ids=lambda case: case.name)
 def test_everyone_computes_the_same_hypergradient_on_a_gpu(case):
     reference = contenders.ours("numpy")(case)()

@@ -236,14 +236,14 @@ def test_a_run_waits_for_the_last_on_another_stream(place, monkeypatch):
     assert other.waited_for == [done]
 
 
-def test_a_small_grid_is_no_news():
+@pytest.mark.parametrize("color", ["{}", "\x1b[1m{}\x1b[0m"], ids=["plain", "bold"])
+def test_a_small_grid_is_no_news(color):
+    news = "Grid size 1 will likely result in GPU under-utilization due to low occupancy."
+
     class Kernel:
         def __getitem__(self, sizes):
             # Numba says it with its own class of warning, numba-cuda with another.
-            warnings.warn(
-                "Grid size 1 will likely result in GPU under-utilization due to low occupancy.",
-                stacklevel=2,
-            )
+            warnings.warn(color.format(news), stacklevel=2)
             return sizes
 
     assert module._configured(Kernel(), (1,), 128, 0) == ((1,), 128, 0)

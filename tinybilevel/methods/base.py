@@ -147,7 +147,7 @@ class Method:
         if problems and problems[0].namespace != "numpy":
             lams = moved(lams, problems[0].namespace)
         if not len(lams):
-            return np.zeros_like(lams, shape=0), np.zeros_like(lams)
+            return np.zeros_like(lams[:, 0]), np.zeros_like(lams)
         for each in {id(p): p for p in problems}.values():
             each.check(lams[0])
         return problems[0].evaluate_many(self, lams, None if one else problems)
