@@ -3,6 +3,7 @@
 import copy
 import warnings
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -262,3 +263,12 @@ def test_what_cannot_be_compiled_is_named(place):
             tb.compile(replace(problem, transition=descent))
     with pytest.raises(TypeError, match="under an unweighted one"):
         tb.compile(replace(problem, upper=loss))
+
+
+def test_what_is_large_is_left_to_the_devices_own_products(place, monkeypatch):
+    plain = cleaning(2).to("cupy")
+    compiling = import_module("tinybilevel.compiled.compile")
+    monkeypatch.setattr(compiling, "_LARGEST_ON_DEVICE", 9 * 5 * 3)
+    assert hasattr(tb.compile(plain), "loop")
+    monkeypatch.setattr(compiling, "_LARGEST_ON_DEVICE", 9 * 5 * 3 - 1)
+    assert tb.compile(plain) is plain

@@ -29,6 +29,8 @@ __all__ = ["compile"]
 
 #: Entries of G from which BLAS, on two threads, multiplies by it faster than the loop.
 _LARGEST_MATRIX = 250_000
+#: Multiply-adds of a product from which those of a GPU's library are faster than the kernels.
+_LARGEST_ON_DEVICE = 1_000_000_000
 
 
 def compile(problem: BilevelProblem) -> BilevelProblem:
@@ -206,9 +208,11 @@ def _cleaning_on_device(
             "compile takes on a GPU a Quadratic, or a weighted SoftmaxRegression on dense data "
             f"with fixed L2Penalty terms under an unweighted one, got {g!r} under {f!r}"
         )
+    c, loss, rho = found
+    if loss.X.size * loss.n_classes > _LARGEST_ON_DEVICE:
+        raise TooLarge
     from tinybilevel.kernels import cuda
 
-    c, loss, rho = found
     lower, upper = (cuda.Softmax(part.X, part.y, part.n_classes) for part in (loss, f))
     scales = c * loss.scale, f.scale
     gamma = descent.step_size.values

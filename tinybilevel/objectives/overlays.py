@@ -17,8 +17,6 @@ __all__ = ["choose"]
 
 #: Multiply-adds of one product with X from which compiled code repays being loaded.
 _LARGE = 20_000_000
-#: The same on a GPU, where Numba takes some 0.1 ms to launch a kernel. Not measured yet.
-_LARGE_ON_DEVICE = 1_000_000_000
 
 
 def choose(definition: Any, backend: str, X: Any, y: Array, n_classes: int) -> Any:
@@ -31,7 +29,8 @@ def choose(definition: Any, backend: str, X: Any, y: Array, n_classes: int) -> A
     backend : {"auto", "plain", "numpy", "numba"}
         The definition itself; blocks of rows in NumPy, on a GPU the definition; compiled code,
         but on a GPU not for a sparse X, which is left to CuPy. "auto" takes compiled code where
-        Numba is installed and X is large, and otherwise "numpy".
+        Numba is installed and X is large, and otherwise "numpy"; on a GPU the definition, whose
+        products are CuPy's: Numba takes longer to launch a kernel than these take.
     X, y, n_classes
         What the definition takes.
 
@@ -45,7 +44,7 @@ def choose(definition: Any, backend: str, X: Any, y: Array, n_classes: int) -> A
     if backend not in ("auto", "plain", "numpy", "numba"):
         raise ValueError(f'backend must be "auto", "plain", "numpy" or "numba", got {backend!r}')
     device, sparse = on_device(X) or hasattr(X, "get"), hasattr(X, "tocsr")
-    large = (X.nnz if sparse else X.size) * n_classes >= (_LARGE_ON_DEVICE if device else _LARGE)
+    large = not device and (X.nnz if sparse else X.size) * n_classes >= _LARGE
     if backend == "auto":
         backend = "numba" if large and find_spec("numba") is not None else "numpy"
     if backend == "plain" or device:
