@@ -103,6 +103,8 @@ def test_version_is_the_same_everywhere():
     assert f"\nversion: {tb.__version__}\n" in citation
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"\n## [{tb.__version__}]" in changelog
+    for page, text in (("cite", "version = {%s}"), ("compare", "| **tinybilevel** %s |")):
+        assert text % tb.__version__ in (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
 
 
 def public_names(module: ModuleType, prefix: str = "") -> Iterator[str]:
