@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import cases
@@ -76,6 +77,21 @@ def test_any_number_of_rows(n, dtype, blocked):
         assert_close(results(bound, *rest), results(whole, *rest), tol)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 2, 90, 91, 92, 93, 183, 700])
+def test_two_classes_have_one_score(n, dtype):
+    X, W, V = cases.normal(0, n, 101, dtype=dtype), *cases.normal(2, 2, 2, 101, dtype=dtype)
+    y, weights = np.random.default_rng(1).integers(0, 2, n), cases.normal(3, 2, n, dtype=dtype)
+    sums, whole = Softmax(X, y, 2), Softmax(csr_array(X), y, 2)
+    assert [type(s._teams[0][0]).__name__ for s in (sums, whole)] == ["_TwoClasses", "_Part"]
+    tol = 1e-12 if dtype is np.float64 else 1e-4
+    for body in (sums, sums.bound(), sums.bound()):
+        assert_close(results(body, W, V, *weights), results(whole, W, V, *weights), tol)
+    for infinite in (np.inf, -np.inf):
+        with np.errstate(invalid="ignore"):
+            assert np.isnan(sums.grad(W * [[1], [infinite]], weights[0])).any()
+
+
 def test_what_is_not_blocked(blocked, monkeypatch):
     X, y, *_ = data(64)
     helpers = blocked_softmax.threads()
@@ -128,10 +144,11 @@ def test_no_product_is_large_enough_for_the_threads_of_BLAS(n, shape, monkeypatc
 @pytest.mark.parametrize("shape", [(10, 785), (785, 10), (2, 785), (2, 7), (10, 4000), (100, 513)])
 def test_no_piece_is_one_row_or_column_alone(shape):
     C, d = shape
-    for n in range(2, 300):
-        pieces = blocked_softmax._pieces_of_rows(n, C * d)
+    limits = [(C * d, 262_144)] + [(d, 9_215)] * (d <= 575)
+    for n, (size, most) in product(range(2, 300), limits):
+        pieces = blocked_softmax._pieces_of_rows(n, size, most)
         assert sum(at.stop - at.start for at, _ in pieces) == n
-        assert all(1 < rows <= 262_144 // (C * d) or rows == n for _, rows in pieces)
+        assert all(1 < rows <= most // size for _, rows in pieces)
     for block in range(16, min(750_000 // (C * d), 262_144 // (3 * min(shape)))):
         pieces = blocked_softmax._pieces_of_W(block, C, d)
         lengths = [len(range(max(shape))[c if d < C else j]) for c, j in pieces]
