@@ -144,6 +144,7 @@ def network(who: str, style: str) -> Callable[[Case], Call]:
         from benchmarks import one_shot
 
         at, method = one_shot.problem(case, style), tb.KRMD(K=case.K)
+        at = tb.compile(at) if who == "loop" else at
         return lambda: method(at).grad
 
     return build
@@ -239,6 +240,7 @@ LIMITS = {
 NETWORKS = {
     "tinybilevel, definitions": network("ours", "plain"),
     "tinybilevel, compiled layers": network("ours", "numba"),
+    "tinybilevel, compiled loop": network("loop", "numba"),
     "JAX, lax.conv": network("JAX", "conv"),
     "JAX, patches and features once": network("JAX", "patches"),
     "torch, features once": network("torch", ""),
@@ -257,6 +259,7 @@ NEEDS = {
     "tinybilevel, Numba, step by step": "numba",
     "tinybilevel, Numba, remember=K": "numba",
     "tinybilevel, compiled layers": "numba",
+    "tinybilevel, compiled loop": "numba",
     "JAX, lax.conv": "jax",
     "JAX, patches and features once": "jax",
     "torch, features once": "torch",

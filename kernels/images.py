@@ -107,23 +107,23 @@ def fold(U, shape, k, s, a, x):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def to_columns(W, V, first):  # type: ignore[no-untyped-def]
-    """Write kernels W (out, in, k²) to columns `first` … of V, with rows as patches have them."""
+def to_columns(W, V):  # type: ignore[no-untyped-def]
+    """Write kernels W (out, in, k²) to the columns of V, with rows as patches have them."""
     outputs, channels, places = W.shape
     for c in range(channels):
         for p in range(places):
             for o in range(outputs):
-                V[p * channels + c, first + o] = W[o, c, p]
+                V[p * channels + c, o] = W[o, c, p]
 
 
 @njit(nogil=True, cache=True)
-def from_columns(V, first, W):  # type: ignore[no-untyped-def]
+def from_columns(V, W):  # type: ignore[no-untyped-def]
     """Write the adjoint of `to_columns` to W."""
     outputs, channels, places = W.shape
     for o in range(outputs):
         for c in range(channels):
             for p in range(places):
-                W[o, c, p] = V[p * channels + c, first + o]
+                W[o, c, p] = V[p * channels + c, o]
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
@@ -264,7 +264,7 @@ def norm_both(  # type: ignore[no-untyped-def]
     Y, dY, shape, p, scale, dscale, mean, inverse, x_hat, chosen, dmean, dsigma, dx_hat,
     gz, dgz, gscale, gshift, dgscale, dgshift, G
 ):  # fmt: skip
-    """Write the cotangents of `norm_adjoint` and how they move; those of Y side by side to G."""
+    """Write the cotangents of `norm_adjoint` and how they move; those of Y to G[0] and G[1]."""
     n, height, width = shape
     positions, channels = Y.shape
     zero = Y.dtype.type(0)
@@ -301,15 +301,15 @@ def norm_both(  # type: ignore[no-untyped-def]
                 at = (image * height + h) * width + w
                 for c in range(channels):
                     x = Y[at, c] - of[2, c]
-                    G[at, c] = of[3, c] + of[4, c] * x
-                    G[at, channels + c] = of[5, c] + of[4, c] * dY[at, c] + of[6, c] * x
+                    G[0, at, c] = of[3, c] + of[4, c] * x
+                    G[1, at, c] = of[5, c] + of[4, c] * dY[at, c] + of[6, c] * x
                 if h // p < rows and w // p < columns:
                     out = (image * rows + h // p) * columns + w // p
                     place = (h % p) * p + w % p
                     for c in range(channels):
                         g = gz[out, c] if chosen[out, c] == place else zero
                         dg = dgz[out, c] if chosen[out, c] == place else zero
-                        G[at, c] += of[0, c] * g
-                        G[at, channels + c] += of[1, c] * g + of[0, c] * dg
+                        G[0, at, c] += of[0, c] * g
+                        G[1, at, c] += of[1, c] * g + of[0, c] * dg
                 for c in range(channels):
-                    G[at, channels + c] += of[7, c] * G[at, c]
+                    G[1, at, c] += of[7, c] * G[0, at, c]

@@ -185,8 +185,8 @@ class Convolution:
                 gV += part.T @ G[rows]
             else:
                 np.matmul(part.T, G[rows], out=gV)
-        gx = self._fold("gx", G, V, kept) if inputs else None
-        return self._pack("gW", gV, 0, G, after, p[0]), gx
+        gx = self._fold("gx", kept, (G, V)) if inputs else None
+        return self._pack("gW", gV, G, after, p[0]), gx
 
     def products(
         self,
@@ -201,39 +201,37 @@ class Convolution:
         """Return `adjoint`, without the cotangent of x where not asked for, and its tangent."""
         X, shape, places, U, V, Y, norm = kept
         dX, dU, dV, dY, dnorm = dkept
-        outputs, after = Y.shape[1], self._work("gnorms", (4, Y.shape[1]), Y)
-        both = self._work("G2", (len(Y), 2 * outputs), Y)
+        after = self._work("gnorms", (4, Y.shape[1]), Y)
+        both = self._work("G2", (2, *Y.shape), Y)
         g, dg = _rows(gy, Y.dtype), _rows(dgy, Y.dtype)
         if self.eps is None:
-            np.concatenate([g, dg], axis=1, out=both)
+            both[0], both[1] = g, dg
         else:
             (scale, mean, inverse, x_hat, chosen), (dscale, dmean, dsigma, dx_hat) = norm, dnorm
             norm_both(
                 Y, dY, places, self.pool, scale, dscale, mean, inverse, x_hat, chosen, dmean,
                 dsigma, dx_hat, g, dg, *after, both,
             )  # fmt: skip
-        G, dG = both[:, :outputs], both[:, outputs:]
-        gV = self._work("gV2", (len(V), 2 * outputs), Y)
-        gV[...] = 0
+        (G, dG), sums = both, self._work("gV2", (2, *V.shape), Y)
+        sums[...] = 0
+        gV, dgV = sums
         for rows, part in self._parts(X, U, shape, places):
-            gV += part.T @ both[rows]
+            gV += part.T @ G[rows]
+            dgV += part.T @ dG[rows]
         if dX is not None:
             for rows, part in self._parts(dX, dU, shape, places):
-                gV[:, outputs:] += part.T @ G[rows]
-        # dG Vᵀ + G dVᵀ as one product.
-        along = self._work("V2", gV.shape, Y)
-        along[:, :outputs], along[:, outputs:] = dV, V
-        dgx = self._fold("dgx", both, along, kept)
-        gx = self._fold("gx", G, V, kept) if inputs else None
+                dgV += part.T @ G[rows]
+        dgx = self._fold("dgx", kept, (dG, V), (G, dV))
+        gx = self._fold("gx", kept, (G, V)) if inputs else None
         ends = ((), ()) if self.eps is None else (tuple(after[:2]), tuple(after[2:]))
-        moved = self._pack("dgW", gV, outputs, dG, ends[1], p[0])
-        return (self._pack("gW", gV, 0, G, ends[0], p[0]), gx), (moved, dgx)
+        moved = self._pack("dgW", dgV, dG, ends[1], p[0])
+        return (self._pack("gW", gV, G, ends[0], p[0]), gx), (moved, dgx)
 
     def _columns(self, name: str, W: Array, dtype: Any) -> Array:
         """Return kernels as a matrix, in the order of patches with channels last."""
         outputs, channels, k, _ = W.shape
         V = self._work(name, (k * k * channels, outputs), np.empty(0, dtype))
-        to_columns(W.astype(dtype, copy=False).reshape(outputs, channels, -1), V, 0)
+        to_columns(W.astype(dtype, copy=False).reshape(outputs, channels, -1), V)
         return V
 
     def _patches(self, X: Array, shape: Shape, places: Shape) -> Array | None:
@@ -270,25 +268,29 @@ class Convolution:
             unfold(seen, (stop - start, height, width), *self.window, part)
             yield slice(start * each, stop * each), part
 
-    def _fold(self, name: str, G: Array, V: Array, kept: _Kept) -> Array:
-        """Return the images of which the patches are G Vᵀ."""
+    def _fold(self, name: str, kept: _Kept, *factors: tuple[Array, Array]) -> Array:
+        """Return the images of which the patches are Σ G Vᵀ, from pairs (G, V)."""
         X, (n, height, width), places, *_ = kept
+        G, V = factors[0]
         gx, each, row = self._work(name, X.shape, G), places[1] * places[2], len(V)
         count = max(1, _PART // (each * row * G.itemsize))
-        buffer = self._work("gU", (min(count, n) * each, row), G)
+        buffers = self._work("gU", (2, min(count, n) * each, row), G)
         for start in range(0, n, count):
             stop = min(start + count, n)
-            part = buffer[: (stop - start) * each]
-            np.matmul(G[start * each : stop * each], V.T, out=part)
+            part, more = buffers[:, : (stop - start) * each]
+            for out, (G, V) in zip((part, more), factors, strict=False):
+                np.matmul(G[start * each : stop * each], V.T, out=out)
+            if len(factors) > 1:
+                part += more
             seen = gx[start * height * width : stop * height * width]
             fold(part, (stop - start, height, width), *self.window, seen)
         return _images(gx, kept.shape)
 
-    def _pack(self, name: str, gV: Array, at: int, G: Array, after: Params, W: Array) -> Params:
+    def _pack(self, name: str, gV: Array, G: Array, after: Params, W: Array) -> Params:
         """Return the cotangents of the parameters."""
         outputs, channels, k, _ = W.shape
         gW = self._work(name, (outputs, channels, k * k), gV)
-        from_columns(gV, at, gW)
+        from_columns(gV, gW)
         bias = (G.sum(axis=0),) if self.bias else ()
         return (gW.reshape(W.shape), *bias, *after)
 

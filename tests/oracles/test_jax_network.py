@@ -144,9 +144,10 @@ def oracle(task, lam):
 def test_hypergradients_of_the_one_shot_problem(task, lam, oracle, K):
     value, grad = oracle(K)
     method = tb.KRMD(K=K) if K <= T else tb.RMD()
-    for once in (True, False):
+    for once, change in ((True, tb.compile), (True, None), (False, None)):
         f = family(features_once=once)
-        r = method(f.problem(*task), lam)
+        problem = f.problem(*task)
+        r = method(change(problem) if change else problem, lam)
         assert r.value == pytest.approx(value, rel=1e-10)
         for name in f.layout:
             assert relative_error(r.grad[f.layout[name]], grad[f.layout[name]]) <= 1e-10, name

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from tinybilevel.arrays.backend import Array
 from tinybilevel.cli import figures
 from tinybilevel.cli.arguments import kept_warnings
 from tinybilevel.cli.folder import Folder, peak_memory_mb, table, write_json
+from tinybilevel.compiled import compile
 from tinybilevel.errors import (
     ConvergenceWarning,
     DerivativeWarning,
@@ -26,7 +28,7 @@ from tinybilevel.maps import Layout
 from tinybilevel.methods import KRMD, RMD, Method
 from tinybilevel.outer import Adam, Clipped, Cosine, Optimizer, PerBlock, Progress, minimize
 from tinybilevel.outer.checkpoint import save_arrays
-from tinybilevel.problems import OneShot, four_blocks
+from tinybilevel.problems import OneShot, TaskStream, four_blocks
 
 __all__ = [
     "Config",
@@ -282,6 +284,8 @@ def _run(
         seed=config.seed,
         tasks=config.tasks,
     )
+    if config.data == "omniglot" and find_spec("numba") is not None:
+        stream = [cast(TaskStream, compile(each)) for each in stream]
     chosen.cost(stream[0])  # refuses a K that T does not allow before anything is written
     tests = _test_tasks(config, test)
     figures.require_matplotlib()

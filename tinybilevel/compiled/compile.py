@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, like, moved, on_device, promote, to_numpy
+from tinybilevel.compiled import adaptation
 from tinybilevel.compiled.forms import TooLarge, dense_form, upper_form
 from tinybilevel.compiled.interaction import interaction, parts
 from tinybilevel.compiled.loops import (
@@ -23,6 +25,7 @@ from tinybilevel.errors import missing_extra
 from tinybilevel.maps import Identity
 from tinybilevel.objectives import L2Penalty, Objective, Quadratic, SoftmaxRegression, Sum
 from tinybilevel.problem import BilevelProblem
+from tinybilevel.problems.task_stream import TaskStream
 from tinybilevel.transitions import GradientDescent
 
 __all__ = ["compile"]
@@ -37,7 +40,7 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     """Return `problem` with its forward and backward pass as one compiled loop.
 
     `KRMD` and `RMD` that keep their states in a `Ring`, without `tol` or `tail`, then run it; all
-    else runs as before. There are five such loops:
+    else runs as before. There are six such loops:
 
     - Small problems, where the interpreter takes most of the time: a call takes microseconds, and
       `Method.batch` takes many λ at once, on all cores. They are made when first called, which
@@ -53,6 +56,8 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     - `problems.task_interaction`, by the Gram matrix of its training examples: one product with it
       where X takes two forward and three back. With more examples than twice the features it comes
       back as it is.
+    - `problems.OneShot` with `features_once`, by the Gram matrix of the patches that the first
+      adapted kernel sees. With more patches than twice the numbers in one it comes back as it is.
     - Hypercleaning on a GPU: three launches per step, recorded as a CUDA graph at the first call
       with each K.
 
@@ -63,8 +68,9 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
         are made of `Quadratic`, `L2Penalty`, dense `SoftmaxRegression`, what is in
         ``tinybilevel.problems``, and objectives from functions that Numba has compiled; of sums of
         these, and of these on a block of λ. Or the lower level is a weighted `SoftmaxRegression`
-        with fixed `L2Penalty` terms, or that of `problems.task_interaction` from W = 0, under any
-        upper level. On a GPU, a
+        with fixed `L2Penalty` terms, that of `problems.task_interaction` from W = 0, or that of
+        `problems.OneShot` with convolutions as in `problems.four_blocks`, without bias, under any
+        upper level. A `TaskStream` is compiled task by task. On a GPU, a
         `Quadratic` without a `hyper_map` under an upper level of ``tinybilevel.problems``, a fixed
         `L2Penalty`, or a `Quadratic` with a diagonal G and C = 0; or a weighted
         `SoftmaxRegression` with fixed `L2Penalty` terms under an unweighted one.
@@ -95,8 +101,12 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     """
     if not isinstance(problem, BilevelProblem):
         raise TypeError(f"problem must be a BilevelProblem, got {problem!r}")
+    if isinstance(problem, TaskStream):
+        return replace(problem, made=compile)
     descent = problem.transition
     start = descent.fixed_start()
+    if (adapted := adaptation.parts(problem)) is not None:
+        return _made(problem, lambda: adaptation.adaptation(adapted, problem))
     if (
         type(descent) is not GradientDescent
         or start is None
@@ -110,13 +120,18 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     g = descent.objective
     special = type(g) is Quadratic and _special(problem, g)
     make = _quadratic if special else _cleaning_on_device if on_device(start) else _cleaning
+    return _made(problem, lambda: make(problem, descent, start))
+
+
+def _made(problem: BilevelProblem, make: Callable[[], tuple[type[Loop], Any]]) -> BilevelProblem:
+    """Return the problem with the loop that is made, or as it is where none would be faster."""
     try:
-        loop, kernel = make(problem, descent, start)
+        loop, kernel = make()
     except TooLarge:
         return problem
     except ImportError as error:
         raise missing_extra("compile needs Numba", "fast", error) from error
-    made = loop(kernel, descent, problem.upper, problem.T, problem.hyper_map)
+    made = loop(kernel, problem.transition, problem.upper, problem.T, problem.hyper_map)
     parts = {part.name: getattr(problem, part.name) for part in fields(BilevelProblem)}
     return CompiledProblem(**parts, loop=made)
 

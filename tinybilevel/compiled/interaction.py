@@ -96,7 +96,9 @@ def interaction(
 class InteractionOnHost(HostLoop):
     """See `tinybilevel.kernels.coupled_softmax`."""
 
-    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+    def run(
+        self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
+    ) -> Hypergradient | None:
         lam, f, (found, kernel) = problem.check(lam), self.upper, self.kernel
         theta = self.theta(lam, kernel.dtype)
         if theta is None:

@@ -42,6 +42,9 @@ class Loop:
     T: int
     hyper_map: HyperMap
 
+    #: Whether w_0 is an array, so that there is no B_0 α_0.
+    fixed_start = True
+
     def runs(self, problem: BilevelProblem) -> bool:
         """Return whether this is still the problem that was compiled."""
         same = (
@@ -49,8 +52,13 @@ class Loop:
         )
         return all(same) and self.T == problem.T
 
-    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
-        """Return what the loop finds; None where the plain code is to run, or to explain."""
+    def run(
+        self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
+    ) -> Hypergradient | None:
+        """Return what the loop finds; None where the plain code is to run, or to explain.
+
+        With B_0 α_0 where `start` says so.
+        """
         return None
 
     def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
@@ -65,7 +73,9 @@ class Loop:
 class QuadraticOnHost(Loop):
     """See `tinybilevel.kernels.loops`."""
 
-    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+    def run(
+        self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
+    ) -> Hypergradient | None:
         kernel = self.kernel
         lam = problem.lam0 if lam is None else lam
         if type(lam) is not np.ndarray or lam.dtype != np.float64 or lam.shape != (kernel.N,):
@@ -138,7 +148,9 @@ class HostLoop(Loop):
 class DenseOnHost(HostLoop):
     """See `tinybilevel.kernels.dense_loops`."""
 
-    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+    def run(
+        self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
+    ) -> Hypergradient | None:
         kernel, lam = self.kernel, problem.check(lam)
         theta = self.theta(lam, kernel.dtype)
         if theta is None:
@@ -175,7 +187,9 @@ class DenseOnHost(HostLoop):
 class CleaningOnHost(HostLoop):
     """See `tinybilevel.kernels.softmax_loop`."""
 
-    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+    def run(
+        self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
+    ) -> Hypergradient | None:
         lam, kernel, f = problem.check(lam), self.kernel, self.upper
         theta = self.theta(lam, kernel.lower.dtype)
         if theta is None or theta.shape != kernel.lower.y.shape:
@@ -203,7 +217,9 @@ class QuadraticOnDevice(Loop):
 class CleaningOnDevice(Loop):
     """See `tinybilevel.kernels.cuda`."""
 
-    def run(self, problem: BilevelProblem, lam: Any, K: int) -> Hypergradient | None:
+    def run(
+        self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
+    ) -> Hypergradient | None:
         lam = problem.check(lam)
         if lam.dtype != self.transition.dtype:
             return None

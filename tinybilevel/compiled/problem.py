@@ -56,7 +56,8 @@ class CompiledProblem(BilevelProblem):
 
     def evaluate(self, method: Method, lam: Any = None) -> Hypergradient:
         K = depth(method, self.T)
-        found = None if K is None else self.loop.run(self, lam, K)
+        start = method.sees_start and not self.loop.fixed_start
+        found = None if K is None else self.loop.run(self, lam, K, start)
         return method.run(self, lam) if found is None else found
 
     def evaluate_many(

@@ -18,7 +18,7 @@ from tinybilevel.layers.conv2d import Conv2d
 from tinybilevel.layers.max_pool import MaxPool
 from tinybilevel.layers.relu import ReLU
 
-__all__ = ["choose"]
+__all__ = ["choose", "following"]
 
 #: Multiply-adds of the convolutions for one example from which compiled code repays being loaded.
 _LARGE = 100_000
@@ -72,7 +72,7 @@ def choose(
             bodies.append((layer, 1))
             at += 1
             continue
-        options, count = _following(layers[at + 1 :])
+        options, count = following(layers[at + 1 :])
         window = (layer.kernel_size, layer.stride, layer.padding)
         body = kernels.Convolution(window, layer.bias, first=at == 0, **options)
         bodies.append((body, 1 + count))
@@ -80,7 +80,7 @@ def choose(
     return bodies
 
 
-def _following(layers: Sequence[Layer]) -> tuple[dict[str, Any], int]:
+def following(layers: Sequence[Layer]) -> tuple[dict[str, Any], int]:
     """Return what a convolution takes along of the layers after it, and how many these are.
 
     A subclass may compute anything, and is left alone.

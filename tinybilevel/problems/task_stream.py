@@ -34,6 +34,9 @@ class TaskStream(BilevelProblem):
     """
 
     draw: Callable[[int], BilevelProblem] = field(kw_only=True)
+    made: Callable[[BilevelProblem], BilevelProblem] | None = field(
+        default=None, kw_only=True, repr=False
+    )
 
     @classmethod
     def of(cls, draw: Callable[[int], BilevelProblem]) -> TaskStream:
@@ -46,7 +49,8 @@ class TaskStream(BilevelProblem):
         return (*super()._parts(), self.draw)
 
     def at_iteration(self, tau: int) -> BilevelProblem:
-        return _drawn(self.draw, tau).at_iteration(tau)
+        drawn = _drawn(self.draw, tau).at_iteration(tau)
+        return drawn if self.made is None else self.made(drawn)
 
     def to(self, namespace: str) -> BilevelProblem:
         return TaskStream.of(partial(_then, self.draw, "to", namespace))
