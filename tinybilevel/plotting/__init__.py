@@ -19,10 +19,13 @@ titles, limits and scales there, and save by ``ax.figure.savefig(…)``. Axes th
 style that they were made with.
 """
 
-from tinybilevel.plotting.curves import learning_curve, memory_time, trace, truncation_error
-from tinybilevel.plotting.grids import confusion, image_grid, interaction, rejected_labels
+from tinybilevel.plotting.curves import learning_curve, trace
+from tinybilevel.plotting.images import image_grid, rejected_labels
 from tinybilevel.plotting.landscapes import landscape
+from tinybilevel.plotting.matrices import confusion, interaction
+from tinybilevel.plotting.memory import memory_time
 from tinybilevel.plotting.style import sequence_colors, style
+from tinybilevel.plotting.truncations import truncation_error
 
 __all__ = [
     "confusion",

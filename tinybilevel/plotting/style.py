@@ -8,7 +8,16 @@ import numpy as np
 
 from tinybilevel.errors import missing_extra
 
-__all__ = ["PALETTE", "RIGHT", "WRONG", "axes", "require_matplotlib", "sequence_colors", "style"]
+__all__ = [
+    "PALETTE",
+    "RIGHT",
+    "WRONG",
+    "axes",
+    "positive",
+    "require_matplotlib",
+    "sequence_colors",
+    "style",
+]
 
 #: The colours of Okabe and Ito (2008), which the colour-blind can tell apart; yellow left out.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -107,3 +116,8 @@ def axes(ax: Any, figsize: tuple[float, float] | None = None, **subplot: Any) ->
     if not hasattr(ax, "set_xlabel"):
         raise TypeError(f"ax must be matplotlib axes, one of them, got {type(ax).__name__}")
     return ax
+
+
+def positive(x: Any) -> Any:
+    """Return `x` with NaN for what has no place on a log scale."""
+    return np.where(x > 0, x, np.nan)
