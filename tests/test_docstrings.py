@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 import tinybilevel as tb
+from tinybilevel import estimators
 
 SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", flags=re.MULTILINE)
 ENTRY = re.compile(r"^(\S.*)\n?((?: {4}.*\n?|\n)*)", flags=re.MULTILINE)
@@ -24,7 +25,7 @@ def public(module: ModuleType, prefix: str = "") -> Iterator[tuple[str, object]]
             yield prefix + name, value
 
 
-NAMES = dict(public(tb))
+NAMES = dict(public(tb)) | dict(public(estimators, "estimators."))
 
 
 def sections(text: str) -> dict[str, str]:
