@@ -1,6 +1,7 @@
 """Sphinx configuration. Build with ``sphinx-build -W -n -b html docs docs/_build/html``."""
 
 import ast
+import re
 import sys
 import textwrap
 from importlib.metadata import distribution
@@ -131,6 +132,30 @@ def strip_code(app, doctree):
             block[:] = [nodes.Text(text)]
 
 
+INDEX = re.compile(
+    r"_\{(?P<below>[^{}]*)\}"
+    r"|(?<=[^\W\d_]|[²Σ∇∂*\u0302\u0303])(?<![A-Za-z][A-Za-z])"
+    r"_(?P<short>∞|[A-Za-z0-9α-ωŵ]{1,2}(?![A-Za-z0-9_]))"
+    r"|\^(?:\{(?P<above>[^{}]*)\}|(?P<power>\w)(?!\w))"
+)
+
+
+def set_indices(app, doctree):
+    """In a terminal a docstring's h_{T−K} is as good as it gets; here it can be set."""
+    if not app.env.docname.startswith(("api", "generated/")):
+        return
+    for text in list(doctree.findall(nodes.Text)):
+        if not isinstance(text.parent, nodes.paragraph):
+            continue
+        parts, end = [], 0
+        for m in INDEX.finditer(text):
+            role = nodes.superscript if m["above"] or m["power"] else nodes.subscript
+            parts += [nodes.Text(text[end : m.start()]), role("", m[m.lastgroup])]
+            end = m.end()
+        if parts:
+            text.parent.replace(text, [*parts, nodes.Text(text[end:])])
+
+
 class LinesOf(SphinxDirective):
     """``FILE::FUNCTION``: show a function as it is, without its docstring."""
 
@@ -163,3 +188,4 @@ def setup(app):
     app.add_directive("backward-pass", BackwardPass)
     app.add_directive("lines-of", LinesOf)
     app.connect("doctree-read", strip_code)
+    app.connect("doctree-read", set_indices)
