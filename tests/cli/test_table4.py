@@ -153,3 +153,18 @@ def test_full_stands_beside_the_papers_full(tmp_path):
         write_run(table4.folder_of(tmp_path, config), config, 0.97)
     lines = table4.table4(tmp_path).splitlines()
     assert [line.split()[1] for line in lines if line.startswith("  paper")] == ["96.6", "95.8"]
+
+
+def test_rows_that_were_run_with_other_settings_say_so(tmp_path):
+    for more in ({}, {"lr_logs": 3e-4, "rho_head": 3.0}, {"held_out": 200}, {"rotations": True}):
+        config = Config(K=10, iterations=5000, schedule=5000, **more)
+        write_run(table4.folder_of(tmp_path, config), config, 0.97)
+    lines = [line.split("   ")[0] for line in table4.table4(tmp_path).splitlines()[2:-2]]
+    usual = "omniglot, 5-way 1-shot, 32 filters, T = 50, K = 10, 5000 updates"
+    assert sorted(line for line in lines if line.startswith("omni")) == [
+        usual,
+        f"{usual}, 200 classes held out",
+        f"{usual}, lr_logs 0.0003, rho_head 3",
+        f"{usual}, rotations 1",
+    ]
+    assert lines.count("  paper") == 3, "what is tested on other classes is not the paper's"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.cli.folder import finished, table, write_json, write_text
-from tinybilevel.cli.one_shot import Config, run
+from tinybilevel.cli.one_shot import Config, defaults, run
 from tinybilevel.cli.reproduce import in_processes
 from tinybilevel.outer.checkpoint import load_arrays
 
@@ -149,6 +149,16 @@ def _row(settings: dict[str, Any], runs: list[Any]) -> dict[str, Any]:
     }
 
 
+def _named(settings: Mapping[str, Any]) -> str:
+    """Return what tells a row from others: the table's settings, and what is not the default."""
+    s, usual = settings, asdict(defaults(settings["data"]))
+    shown = {*_ORDER, "K", "schedule", "held_out", "test_tasks", "seed"}
+    others = [f"{k} {v:g}" for k, v in s.items() if k not in shown and v != usual[k]]
+    held_out = [f"{s['held_out']} classes held out"] if s["held_out"] else []
+    first = f"{s['data']}, {s['ways']}-way {s['shots']}-shot, {s['filters']} filters, T = {s['T']}"
+    return ", ".join([first, f"K = {s['K']}, {s['iterations']} updates", *others, *held_out])
+
+
 def table4(out: Path) -> str:
     """Return Table 4 of all finished runs in a folder as text, and write it there."""
     found, lines = rows(out), []
@@ -157,9 +167,7 @@ def table4(out: Path) -> str:
         spread = "" if np.isnan(row["spread"]) else f" ± {row['spread']:.2f}"
         lines.append(
             (
-                f"{s['data']}, {s['ways']}-way {s['shots']}-shot, {s['filters']} filters, "
-                f"T = {s['T']}, K = {s['K']}, {s['iterations']} updates"
-                + (f", {s['held_out']} classes held out" if s["held_out"] else ""),
+                _named(s),
                 f"{len(row['seeds'])}",
                 f"{row['accuracy']:.2f}{spread}",
                 f"± {row['interval']:.2f} ({row['test_tasks']})",
@@ -170,7 +178,7 @@ def table4(out: Path) -> str:
             )
         )
         paper = PAPER.get((s["T"], s["K"], s["iterations"]))
-        if paper and (s["data"], s["ways"], s["shots"]) == ("omniglot", 5, 1):
+        if paper and [s[k] for k in ("data", "ways", "shots", "held_out")] == ["omniglot", 5, 1, 0]:
             took = f"{SECONDS[s['T'], s['K']]}"
             lines.append(("  paper", "", "", "", f"{paper:.1f}", "", "", took))
     header = (
