@@ -64,8 +64,8 @@ def read_idx(
 
     Returns
     -------
-    ndarray (dimensions as in the header)
-        Of uint8, int8, int16, int32, float32 or float64, in the
+    ndarray (d_1, d_2, …)
+        With the dimensions of the header; uint8, int8, int16, int32, float32 or float64, in the
         machine's byte order.
 
     Raises

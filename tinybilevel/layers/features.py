@@ -29,9 +29,8 @@ class FeatureMap(HyperMap):
     ----------
     network : Network
         The layers, of which λ holds the parameters.
-    sets : sequence of array_like
-        Sets of examples, each (n_k,) and then `input_shape`; each is a batch of its own to a
-        `BatchNorm`.
+    sets : sequence of array_like (n_k, ...)
+        Sets of examples of `input_shape`; each is a batch of its own to a `BatchNorm`.
 
     Attributes
     ----------

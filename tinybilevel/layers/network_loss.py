@@ -113,8 +113,8 @@ class NetworkLoss(Sweep):
     ----------
     network : Network
         What returns one vector of scores for each example.
-    X : array_like
-        n examples, (n,) and then `input_shape`; float32 or float64.
+    X : array_like (n, ...)
+        n examples of the shape `input_shape`, float32 or float64.
     y : array_like (n,) of int, or (n, outputs) of float
         Classes, or targets of the squared error.
     loss : {"cross_entropy", "squared"}

@@ -103,8 +103,8 @@ class OptimizeResult(_Shown):
         ŵ* at `lam`; a tuple of them for a list of problems.
     iterations : int
         Updates made, resumed ones included.
-    history : dict of str to ndarray
-        ``value`` and ``grad_norm`` (iterations,) at λ_1, λ_2, … and ``seconds``, the wall-clock
+    history : dict of str to ndarray (iterations,)
+        ``value`` and ``grad_norm`` at λ_1, λ_2, … and ``seconds``, the wall-clock
         time of the run after each, earlier parts of a resumed run included. With ``keep_lam=k``
         also ``lam``: row i is λ at iteration 1 + i k.
     stopped : str
