@@ -12,7 +12,7 @@ def same(got, want, what, hint="", tol=1e-9):
     assert got.shape == want.shape, (
         f"{what} has the shape {got.shape}, and must have {want.shape}. {hint}"
     )
-    size = max(1e-300, float(np.abs(want).max(initial=0)))
+    size = float(np.abs(want).max(initial=0)) or 1.0
     if np.abs(got - want).max(initial=0) <= tol * size:
         return
     guesses = ((-1, "Its sign is wrong. "), (2, "It is twice as large. "), (0.5, "It is half. "))
