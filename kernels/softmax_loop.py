@@ -70,6 +70,13 @@ class SoftmaxLoop:
         self.patience = max(lower.X[0].size // lower.chunks // 8, LOOKS)
         self.factors = number(1 - 2 * step_size * penalty), number(-step_size * scale)
 
+    def alone(self) -> SoftmaxLoop:
+        """Return the same loop on the calling thread, with the same data."""
+        loop, lower = object.__new__(SoftmaxLoop), object.__new__(Softmax)
+        lower.__dict__.update(self.lower.__dict__, threads=1)
+        loop.__dict__.update(self.__dict__, lower=lower)
+        return loop
+
     def forward(self, theta: Array, K: int) -> tuple[Array, Run]:
         """Return w_T (M,), and what `backward` needs."""
         run = Run(self, theta, K)

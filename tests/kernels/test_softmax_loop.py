@@ -66,6 +66,38 @@ def test_any_size(n, d, C):
     assert_same(plain, tb.compile(plain), tb.KRMD(K=4))
 
 
+@pytest.mark.parametrize("hyper_map", [tb.Sigmoid(), tb.Identity()])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_batch_is_one_after_the_other(count, hyper_map):
+    fast = tb.compile(replace(problem(), hyper_map=hyper_map))
+    lams = cases.normal(3, count, 150)
+    values, grads = tb.KRMD(K=4).batch(fast, lams)
+    for lam, value, grad in zip(lams, values, grads, strict=True):
+        one = tb.KRMD(K=4)(fast, lam)
+        assert value == one.value
+        np.testing.assert_array_equal(grad, one.grad)
+
+
+def test_a_batch_takes_one_thread_each_and_the_upper_level_this_one(monkeypatch):
+    def share(helpers, work, args):
+        assert helpers == 0
+
+    plain = problem()
+    seen, grad = set(), plain.upper.grad
+    fast = tb.compile(plain)
+    monkeypatch.setattr(pool, "share", share)
+    monkeypatch.setattr(plain.upper, "grad", lambda *a: seen.add(threading.get_ident()) or grad(*a))
+    tb.KRMD(K=4).batch(fast, cases.normal(3, 5, 150))
+    assert seen == {threading.get_ident()}
+
+
+def test_a_batch_that_diverges_says_so():
+    lams = np.zeros((3, 150))
+    lams[1] = 1.7e308
+    with pytest.raises(tb.DivergenceError):
+        tb.KRMD(K=4).batch(tb.compile(replace(problem(), hyper_map=tb.Identity())), lams)
+
+
 @pytest.mark.parametrize("density", [0.2, 1.0])
 def test_a_backward_step_takes_the_memory_of_one_state(density):
     plain = problem(d=300, density=density)

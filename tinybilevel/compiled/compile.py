@@ -10,7 +10,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array, like, moved, on_device, promote, to_numpy
 from tinybilevel.compiled import adaptation
-from tinybilevel.compiled.forms import TooLarge, dense_form, upper_form
+from tinybilevel.compiled.forms import TooLarge, dense_form, softmax_work, upper_form
 from tinybilevel.compiled.interaction import interaction, parts
 from tinybilevel.compiled.loops import (
     CleaningOnDevice,
@@ -32,6 +32,8 @@ __all__ = ["compile"]
 
 #: Entries of G from which BLAS, on two threads, multiplies by it faster than the loop.
 _LARGEST_MATRIX = 250_000
+#: Work of a step from which the kernels' loop is faster than one made for the problem.
+_SMALL = 8_000
 #: Multiply-adds of a product from which those of a GPU's library are faster than the kernels.
 _LARGEST_ON_DEVICE = 1_000_000_000
 
@@ -52,7 +54,7 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
       thread for each λ (there it is only the batch that is compiled), and `Method.batch` takes
       many problems at once.
     - Weighted softmax regression, as in `problems.hypercleaning`: what its kernels do, without the
-      interpreter between two steps.
+      interpreter between two steps. `Method.batch` has a thread for each λ.
     - `problems.task_interaction`, by the Gram matrix of its training examples: one product with it
       where X takes two forward and three back. With more examples than twice the features it comes
       back as it is.
@@ -200,6 +202,8 @@ def _cleaning(
     lower = loss.body
     if not isinstance(lower, Softmax):
         try:
+            if softmax_work(loss) > _SMALL:
+                raise TooLarge
             return _dense(problem, descent, start)
         except (TooLarge, TypeError):  # the kernels' loop takes any size and any upper level
             lower = Softmax(loss.X, loss.y, loss.n_classes)

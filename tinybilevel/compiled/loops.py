@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -200,6 +200,30 @@ class CleaningOnHost(HostLoop):
             squares = [alpha @ alpha, *kernel.backward(run, alpha, h)]
             return self.result(problem, lam, value, h, w, K, np.sqrt(squares))
 
+    def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
+        """Return values and hypergradients, each by one thread, as many at once as there are."""
+        from tinybilevel.kernels.pool import threads
+
+        kernel, f = self.kernel.alone(), self.upper
+        values, grads = np.empty(len(lams)), np.empty_like(lams)
+        for first in range(0, len(lams), threads()):
+            some = lams[first : first + threads()]
+            made = (self.theta(lam, kernel.lower.dtype) for lam in some)
+            thetas = [t for t in made if t is not None and t.shape == kernel.lower.y.shape]
+            if len(thetas) < len(some):
+                return None
+            ends = _together([partial(kernel.forward, theta, K) for theta in thetas])
+            back, hs = [], []
+            with np.errstate(over="ignore", invalid="ignore"):
+                for i, ((w, run), theta) in enumerate(zip(ends, thetas, strict=True), first):
+                    # On this thread: the upper level may have threads of its own.
+                    values[i] = f.value(w, theta) + 0 * w.sum()  # NaN if w is not finite
+                    hs.append(f.grad_lam(w, theta).copy())
+                    back.append(partial(kernel.backward, run, f.grad(w, theta), hs[-1]))
+            _together(back)
+            grads[first : first + len(some)] = [self.pull(*of) for of in zip(some, hs, strict=True)]
+        return _if_finite(values, grads)
+
 
 class QuadraticOnDevice(Loop):
     """See `tinybilevel.kernels.cuda_loops`; a single λ is left to the plain code."""
@@ -231,6 +255,19 @@ class CleaningOnDevice(Loop):
         norms = to_numpy(np.sqrt(squares)).astype(float)
         cost = Cost(self.T, K, (max(K, 1) + 1) * w.nbytes)
         return Hypergradient(value, grad, w, K, norms, cost, _lower=(problem, lam.copy()))
+
+
+def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Return what each call returns; each has a thread."""
+    from tinybilevel.kernels.threads import in_parallel
+
+    found: list[Any] = [None] * len(calls)
+
+    def put(i: int) -> None:
+        found[i] = calls[i]()
+
+    in_parallel([partial(put, i) for i in range(len(calls))])
+    return found
 
 
 def _if_finite(values: Array, grads: Array) -> tuple[Array, Array] | None:
