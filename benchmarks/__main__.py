@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import goals, report
+from benchmarks import goals, grid, report
 from benchmarks.cases import Case
 from benchmarks.contenders import GPU_LIMITS, LIMITS, contenders
 from benchmarks.first import first_hypergradients
@@ -70,8 +70,8 @@ SUITES = {
     "gpu": GPU,
 }
 #: Half a million rows take a process of 6 GB for each contender; networks are timed on one thread;
-#: a GPU is not everywhere.
-ONLY_IF_ASKED = {"many", "networks", "gpu"}
+#: the grid takes hours; a GPU is not everywhere.
+ONLY_IF_ASKED = {"many", "networks", "grid", "gpu"}
 #: Relative difference from tinybilevel's plain body beyond which a time means nothing.
 AGREE = {"float32": 1e-3, "float64": 1e-9}
 
@@ -90,20 +90,23 @@ def run(case: Case, rounds: int) -> dict[str, Any]:
             result["error"] = f"disagrees by {error:.1e}"
             result.pop("seconds", None)
     about: dict[str, Any] = {"kind": case.kind, "dtype": case.dtype, "K": case.K, "many": case.many}
-    if case.kind in ("hypercleaning", "tasks"):
+    if case.kind in ("hypercleaning", "tasks", "grid"):
         about["rows"] = case.rows
+    if case.kind == "grid":
+        about |= {"features": case.features, "classes": case.classes}
     return {"case": case.name, **about, "who": found}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the suites, and write JSON, Markdown and a plot."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("suites", nargs="*", help=f"of {', '.join([*SUITES, 'first'])}")
+    parser.add_argument("suites", nargs="*", help=f"of {', '.join([*SUITES, 'first', 'grid'])}")
+    parser.add_argument("--only", default="", help="what a case of the grid must have in its name")
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (15)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="a folder")
     parser.add_argument("--quick", action="store_true", help="one case of each suite, 3 rounds")
     args = parser.parse_args(argv)
-    if unknown := set(args.suites) - {*SUITES, "first"}:
+    if unknown := set(args.suites) - {*SUITES, "first", "grid"}:
         parser.error(f"no such suite: {', '.join(sorted(unknown))}")
     wanted = args.suites or [s for s in [*SUITES, "first"] if s not in ONLY_IF_ASKED]
     if "gpu" in wanted and find_spec("cupy") is None:
@@ -114,6 +117,9 @@ def main(argv: list[str] | None = None) -> int:
         if suite == "first":
             results.append(first_hypergradients(rounds))
             print(report.table(results[-1]), flush=True)
+            continue
+        if suite == "grid":
+            print(grid.table(grid.resume(args.out, lambda case: run(case, rounds), args.only)))
             continue
         for case in SUITES[suite][:1] if args.quick else SUITES[suite]:
             results.append(run(case, rounds))

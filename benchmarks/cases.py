@@ -14,7 +14,10 @@ import tinybilevel as tb
 
 @dataclass(frozen=True)
 class Case:
-    """One hypergradient: of the toy problem, hypercleaning, a random quadratic or tasks."""
+    """One hypergradient: of the toy problem, hypercleaning, a random quadratic or tasks.
+
+    Hypercleaning is of images, or, as ``grid``, of drawn data of any shape.
+    """
 
     kind: str
     K: int
@@ -34,9 +37,11 @@ class Case:
     def name(self) -> str:
         """What it is, for tables."""
         tasks = f", {self.rows} × {self.features}, {self.classes} classes"
+        tasks += f", T = {self.T}" if self.kind == "grid" else ""
         rows, M = f", {self.rows} rows", f", M = {self.M}"
         net = f", {self.filters} filters, stride {self.stride}, {5 * self.query} query images"
         size = {"hypercleaning": rows, "quadratic": M, "toy": "", "tasks": tasks, "one-shot": net}
+        size["grid"] = tasks
         many = f", {self.many} λ" if self.many else ""
         gpu = ", GPU" if self.device == "gpu" else ""
         return f"{self.kind}{size[self.kind]}{many}, {self.dtype}, K = {self.K}{gpu}"
@@ -74,12 +79,13 @@ def numbers(case: Case) -> Numbers:
         return Numbers(0.5, *_cast(case, arrays, {"curvature": curvature}))
     if case.kind == "tasks":
         return _tasks(case, rng)
-    X, y = _digits(case.rows + 1000, rng)
+    C, count = case.classes, case.rows + 1000
+    X, y = _drawn(case, count, rng) if case.kind == "grid" else _digits(count, rng)
     data = {"X": X[: case.rows], "X_val": X[case.rows :]}
     labels = y.copy()
     wrong = rng.random(case.rows) < 0.5
-    labels[: case.rows][wrong] = rng.integers(0, 10, wrong.sum())
-    arrays = [np.zeros(10 * X.shape[1]), 0.1 * rng.standard_normal(case.rows)]
+    labels[: case.rows][wrong] = rng.integers(0, C, wrong.sum())
+    arrays = [np.zeros(C * X.shape[1]), 0.1 * rng.standard_normal(case.rows)]
     found = Numbers(1.0, *_cast(case, arrays, data))
     found.data.update(y=labels[: case.rows], y_val=labels[case.rows :])
     return found
@@ -96,6 +102,14 @@ def _tasks(case: Case, rng: np.random.Generator) -> Numbers:
     found = Numbers(0.1, *_cast(case, arrays, {"X": X[:n], "X_val": X[n:]}))
     found.data.update(y=y[:n], y_val=y[n:])
     return found
+
+
+def _drawn(case: Case, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return dense rows of norm 1, the last column of ones, and labels of a linear model."""
+    X = rng.standard_normal((count, case.features)) / np.sqrt(case.features)
+    X[:, -1] = 1
+    scores = X @ (5 * rng.standard_normal((case.features, case.classes)))
+    return X, np.argmax(scores + rng.gumbel(size=scores.shape), axis=1)
 
 
 def _digits(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -136,11 +150,12 @@ def problem(case: Case, backend: str, remember: int = 0) -> tb.BilevelProblem:
             remember=remember,
         )
         return replace(made, lam0=n.lam)
-    if case.kind == "hypercleaning":
-        g = tb.SoftmaxRegression(d["X"], d["y"], 10, backend=backend, remember=remember)
+    if case.kind in ("hypercleaning", "grid"):
+        C = case.classes
+        g = tb.SoftmaxRegression(d["X"], d["y"], C, backend=backend, remember=remember)
         lower = g + (1.0 / case.rows) * tb.L2Penalty(1e-3)
         upper: tb.Objective = tb.SoftmaxRegression(
-            d["X_val"], d["y_val"], 10, weighted=False, backend=backend
+            d["X_val"], d["y_val"], C, weighted=False, backend=backend
         )
         maps: tb.HyperMap = tb.Sigmoid()
     else:

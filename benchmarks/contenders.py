@@ -192,7 +192,7 @@ def multiply_adds(case: Case) -> Call:
     """As many multiply-adds as the nonzeros of X ask for, in BLAS's best shape: another limit."""
     X, side = numbers(case).data["X"], 512
     A = np.ones((side, side), X.dtype)
-    each = np.count_nonzero(X) * 10
+    each = np.count_nonzero(X) * case.classes
     squares = round((2 * case.T + 3 * case.K) * each / side**3)
 
     def call() -> np.ndarray:
@@ -244,6 +244,11 @@ NETWORKS = {
     "JAX, lax.conv": network("JAX", "conv"),
     "JAX, patches and features once": network("JAX", "patches"),
     "torch, features once": network("torch", ""),
+}
+GRID = {
+    **OURS,
+    **{name: CHOICES[name] for name in ("tinybilevel, Numba, step by step",)},
+    "JAX jit": jax("scan"),
 }
 ON_GPU = {"tinybilevel, CuPy": on_gpu(False), "tinybilevel, CUDA": on_gpu(True)}
 OPPONENTS_ON_GPU = {
@@ -300,6 +305,8 @@ def contenders(case: Case) -> dict[str, Callable[[Case], Call]]:
         return available(ours_there | OPPONENTS_ON_GPU) | limits
     if case.kind == "tasks":
         return available(TASKS)
+    if case.kind == "grid":
+        return available(GRID) | {name: LIMITS[name] for name in ("reading X", "multiply-adds")}
     if case.kind == "toy":
         loops = {"tinybilevel, kernel": kernel, "tinybilevel, own functions": own_functions}
         return available(OURS | loops | OPPONENTS)

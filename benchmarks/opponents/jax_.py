@@ -28,7 +28,7 @@ class Problem(NamedTuple):
 
 def problem(case: Case, data: dict[str, Any]) -> Problem:
     """Write a case down; called under jit, so that data are its arguments."""
-    kinds = {"hypercleaning": _hypercleaning, "tasks": _tasks}
+    kinds = {"hypercleaning": _hypercleaning, "grid": _hypercleaning, "tasks": _tasks}
     return kinds.get(case.kind, _quadratic)(case, data)
 
 
@@ -52,10 +52,10 @@ def _quadratic(case: Case, data: dict[str, Any]) -> Problem:
 
 
 def _hypercleaning(case: Case, data: dict[str, Any]) -> Problem:
-    X, n = data["X"], case.rows
+    X, n, C = data["X"], case.rows, case.classes
 
     def losses(w: Any, X: Any, y: Any) -> Any:
-        scores = X @ w.reshape(10, -1).T
+        scores = X @ w.reshape(C, -1).T
         own = jnp.take_along_axis(scores, y[:, None], axis=1)[:, 0]
         return jax.nn.logsumexp(scores, axis=1) - own
 
@@ -65,15 +65,15 @@ def _hypercleaning(case: Case, data: dict[str, Any]) -> Problem:
 
     def softmax(scores: Any) -> tuple[Any, Any]:
         P = jax.nn.softmax(scores, axis=1)
-        return P, P - jax.nn.one_hot(data["y"], 10, dtype=P.dtype)
+        return P, P - jax.nn.one_hot(data["y"], C, dtype=P.dtype)
 
     def grad(w: Any, theta: Any) -> Any:
-        _, R = softmax(X @ w.reshape(10, -1).T)
+        _, R = softmax(X @ w.reshape(C, -1).T)
         return (((theta[:, None] * R).T @ X).ravel() + 2e-3 * w) / n
 
     def products(w: Any, theta: Any, alpha: Any) -> tuple[Any, Any]:
-        both = X @ jnp.concatenate([w, alpha]).reshape(20, -1).T
-        (P, R), dS = softmax(both[:, :10]), both[:, 10:]
+        both = X @ jnp.concatenate([w, alpha]).reshape(2 * C, -1).T
+        (P, R), dS = softmax(both[:, :C]), both[:, C:]
         dP = P * (dS - jnp.sum(P * dS, axis=1, keepdims=True))
         hessian = ((theta[:, None] * dP).T @ X).ravel() + 2e-3 * alpha
         return hessian / n, jnp.sum(R * dS, axis=1) / n

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import __main__ as command
-from benchmarks import cases, contenders, goals, report
+from benchmarks import cases, contenders, goals, grid, report
 from benchmarks.cases import Case
 from benchmarks.first import installed
 
@@ -20,6 +20,8 @@ CASES = [
     Case("quadratic", 4, M=1500),
     Case("hypercleaning", 2, T=5, rows=40),
     Case("hypercleaning", 5, T=5, rows=40, dtype="float32"),
+    Case("grid", 2, T=5, rows=40, features=7, classes=3),
+    Case("grid", 5, T=5, rows=40, features=7, classes=2, dtype="float32"),
     Case("tasks", 3, T=5, rows=60, features=400, classes=4),
     Case("tasks", 5, T=5, rows=60, features=400, classes=4, dtype="float32"),
 ]
@@ -72,6 +74,39 @@ def test_everyone_computes_the_same_hypergradient_on_a_gpu(case):
         if name not in contenders.GPU_LIMITS:
             error = np.linalg.norm(build(case)() - reference) / np.linalg.norm(reference)
             assert error <= (1e-4 if case.dtype == "float32" else 1e-9), name
+
+
+def test_the_grid_goes_on_where_it_ended(tmp_path):
+    asked = []
+
+    def run(case):
+        asked.append(case)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        times = {"JAX jit": 2.0, "tinybilevel, Numba": 1.0, "tinybilevel, NumPy": 0.8}
+        times |= {"reading X": 0.1, "multiply-adds": 0.4}
+        who = {name: {"seconds": t} for name, t in times.items()}
+        about = {"rows": case.rows, "features": case.features, "classes": case.classes}
+        return {"case": case.name, "dtype": case.dtype, "K": case.K, "who": who, **about}
+
+    with pytest.raises(KeyboardInterrupt):
+        grid.resume(tmp_path, run)
+    found = grid.resume(tmp_path, run, only="200 × 5, 2 classes")
+    assert [case.name for case in asked[3:]] == [case.name for case in list(grid.cases())[2:6]]
+    assert len(found) == 6
+    page = grid.table(found)
+    assert "| 200 × 5 | 0.50 |  |  |  | 0.50 |" in page
+    assert "over the best of our other ways: median 1.25" in page
+    assert "over the limit: median 2.50" in page
+
+
+def test_the_grid_has_every_shape_and_keeps_long_ones_short():
+    everything = list(grid.cases())
+    assert len({case.name for case in everything}) == len(everything)
+    assert len({(case.rows, case.features, case.classes) for case in everything}) == 72
+    for case in everything:
+        assert (case.T == 20) == (case.rows * case.features * case.classes > 100_000_000)
+        assert case.K in (1, 25, case.T)
 
 
 def test_a_run_writes_what_it_found(tmp_path, monkeypatch, capsys):
