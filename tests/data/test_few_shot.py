@@ -43,6 +43,12 @@ def test_a_split_parts_the_classes(data):
     assert train.images[0, 0, 0, 0] == data.characters.index(train.characters[0])
 
 
+def test_some_classes_are_taken_by_number_or_by_a_mask(data):
+    for chosen in ([1, 3], np.array([1, 3]), np.isin(np.arange(7), [1, 3])):
+        assert data.take(chosen).characters == ("b", "d")
+        np.testing.assert_array_equal(data.take(chosen).images, data.images[[1, 3]])
+
+
 def test_turns_are_classes_of_their_own(data):
     square = Characters("marks", data.images[:, :, :, :4].copy(), data.alphabets, data.characters)
     turned = square.rotated()
@@ -65,6 +71,8 @@ def test_digits_are_characters_too():
     [
         (lambda d: d.draw(ways=8), "ways must be at most 7 for marks, got 8"),
         (lambda d: d.draw(ways=2, shots=4, queries=3), r"shots \+ queries must be at most 6"),
+        (lambda d: d.draw(ways=2, shots=0), "shots must be at least 1, got 0"),
+        (lambda d: d.draw(ways=2, shots=3, queries=-1), "queries must be at least 1, got -1"),
         (lambda d: d.split(7), "n_train must be less than the 7 classes, got 7"),
         (lambda d: d.rotated(), "square"),
         (lambda d: Characters("x", d.images[0], (), ()), "images must be uint8 of shape"),

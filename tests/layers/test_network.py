@@ -55,6 +55,23 @@ def test_starting_values_repeat_and_have_their_scale():
     assert net.init(0, np.float32).dtype == np.float32
 
 
+def test_a_list_of_examples_does():
+    net = Network([Dense(2)], (3,))
+    w, X = net.init(seed=0), [[1.0, 2.0, 3.0]]
+    np.testing.assert_array_equal(net.forward(w, X), net.forward(w, np.array(X)))
+
+
+def test_the_same_layer_twice_has_parameters_of_its_own_each_time():
+    layer = Dense(3)
+    net, other = (Network(layers, (3,)) for layers in ([layer, Tanh(), layer], TWICE))
+    w = np.random.default_rng(0).standard_normal(net.size)
+    assert net.layout["dense2.weight"] == slice(12, 21)
+    np.testing.assert_array_equal(net.forward(w, np.eye(3)), other.forward(w, np.eye(3)))
+
+
+TWICE = [Dense(3), Tanh(), Dense(3)]
+
+
 def test_its_repr_is_short():
     assert repr(small()) == (
         "Network((1, 4, 4) → Conv2d → BatchNorm → ReLU → MaxPool → Flatten → Dense → (3,), size=49)"
@@ -73,11 +90,37 @@ def test_its_repr_is_short():
         ),
         (lambda: Network([Dense(3)], 4), TypeError, r"input_shape must be a tuple such as \(4,\)"),
         (lambda: Network([Dense(3)], (0,)), ValueError, "input_shape must be at least 1, got 0"),
+        (lambda: Network([Dense(3)], ()), ValueError, "input_shape must have at least one axis"),
+        (lambda: Network([Dense(3)], "4"), TypeError, r"input_shape must be a tuple .* got '4'"),
+        (
+            lambda: Network(Dense(3), (4,)),
+            TypeError,
+            r"sequence or a mapping of layers, got Dense",
+        ),
+        (
+            lambda: Network({"a": [Dense(3), Tanh()], "a.dense": Dense(2)}, (4,)),
+            ValueError,
+            "names of blocks must be strings without a dot, got 'a.dense'",
+        ),
+        (lambda: Network({1: Dense(3)}, (4,)), ValueError, "without a dot, got 1"),
+        (lambda: BatchNorm(0.0), ValueError, "eps must be greater than 0, got 0.0"),
+        (lambda: BatchNorm(np.inf), ValueError, "eps must be finite, got inf"),
+        (lambda: small().init(0, int), TypeError, "dtype must be float32 or float64, got int64"),
+        (
+            lambda: small().forward(small().init(0), np.zeros((0, 1, 4, 4))),
+            ValueError,
+            r"n ≥ 1, got \(0, 1, 4, 4\)",
+        ),
+        (
+            lambda: small().forward(small().init(0), np.zeros((2, 1, 4, 4)), np.zeros((2, 4, 4))),
+            ValueError,
+            r"batch must have shape",
+        ),
         (lambda: Network([MaxPool(4)], (1, 3, 3)), ValueError, "MaxPool of 4 does not fit"),
         (
             lambda: small().forward(np.zeros(49), np.zeros((2, 4, 4))),
             ValueError,
-            r"X must have shape \(n, 1, 4, 4\), got \(2, 4, 4\)",
+            r"X must have shape \(n, 1, 4, 4\), n ≥ 1, got \(2, 4, 4\)",
         ),
         (
             lambda: small().forward(np.zeros(48), np.zeros((2, 1, 4, 4))),

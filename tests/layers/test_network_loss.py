@@ -159,6 +159,27 @@ ROWS = RNG.standard_normal((6, 4))
         (lambda: tb.NetworkLoss(NET, ROWS, Y[:-1]), ValueError, r"y must be 6 integers, got shape"),
         (lambda: tb.NetworkLoss(NET, ROWS, Y + 1), ValueError, "y must lie in 0 … 2, got 1 … 3"),
         (
+            lambda: tb.NetworkLoss(NET, ROWS, Y, adapt=()),
+            ValueError,
+            r"adapt names no block, so that w is empty; the blocks with .* \['dense1'\]",
+        ),
+        (lambda: tb.NetworkLoss(NET, ROWS, Y, adapt=1), TypeError, "sequence of names, got 1"),
+        (
+            lambda: tb.NetworkLoss(NET, ROWS, np.full((6, 3), np.nan), loss="squared"),
+            ValueError,
+            "y must be finite, got 18 NaN or inf",
+        ),
+        (lambda: tb.NetworkLoss(NET, ROWS[:0], Y[:0]), ValueError, r"n ≥ 1, got \(0, 4\)"),
+        (lambda: tb.NetworkLoss([Dense(3)], ROWS, Y), TypeError, r"network must be a Network, got"),
+        (lambda: FeatureLoss(None, Y), TypeError, "network must be a Network, got None"),
+        (lambda: FeatureLoss(NET, 3), ValueError, "y must have an entry for each example, got 3"),
+        (lambda: FeatureMap(NET, []), ValueError, "sets must hold at least one set of examples"),
+        (
+            lambda: FeatureMap(NET, [ROWS, ROWS[:, 1:]]),
+            ValueError,
+            r"sets\[1\] must have shape \(n, 4\), n ≥ 1, got \(6, 3\)",
+        ),
+        (
             lambda: tb.NetworkLoss(NET, ROWS, Y, loss="squared"),
             ValueError,
             r"floats of shape \(6, 3\)",
@@ -166,7 +187,7 @@ ROWS = RNG.standard_normal((6, 4))
         (
             lambda: tb.NetworkLoss(NET, ROWS[:, 1:], Y),
             ValueError,
-            r"X must have shape \(n, 4\), got \(6, 3\)",
+            r"X must have shape \(n, 4\), n ≥ 1, got \(6, 3\)",
         ),
         (
             lambda: tb.NetworkLoss(Network([Conv2d(2, 3)], (1, 4, 4)), X[:, :1, :4, :4], Y),
@@ -188,6 +209,20 @@ def test_data_that_are_changed_later_change_nothing(loss):
     before = g.value(w, np.zeros(0))
     X[:], y[:] = 2, 0
     assert g.value(w, np.zeros(0)) == before
+
+
+def test_features_of_data_that_are_changed_later_are_the_same():
+    X = ROWS.copy()
+    phi = FeatureMap(NET, [X])
+    before = phi(NET.init(seed=1))
+    X[:] = 2
+    np.testing.assert_array_equal(phi(NET.init(seed=1)), before)
+
+
+def test_names_of_blocks_are_read_once():
+    net = Network([Dense(3), Tanh(), Dense(3)], (4,))
+    g = tb.NetworkLoss(net, ROWS, Y, adapt=(name for name in ["dense2"]))
+    assert list(g.own) == ["dense2.weight", "dense2.bias"]
 
 
 def test_a_batch_has_examples_that_there_are():

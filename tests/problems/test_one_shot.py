@@ -108,6 +108,73 @@ def test_evaluation_is_the_mean_over_tasks_with_and_without_an_executor(family, 
         assert family.evaluate(lam, tasks, executor=pool) == found
 
 
+def test_images_that_are_changed_later_change_nothing(family, lam, characters):
+    task, values = draw(characters, 0), []
+    for each in (family, replaced(features_once=False)):
+        X, X_query = task.X.copy(), task.X_query.copy()
+        problem = each.problem(X, task.y, X_query, task.y_query)
+        before = tb.KRMD(K=1)(problem, lam).value
+        X[:], X_query[:] = 0, 1
+        assert tb.KRMD(K=1)(problem, lam).value == before
+        values.append(before)
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def replaced(**options):
+    return OneShot(
+        four_blocks(3, filters=3, input_shape=SHAPE), input_shape=SHAPE, **{"T": 4} | options
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda f, t, lam: replaced(adapt="head"), ValueError, r"adapt must name .* got 'head'"),
+        (lambda f, t, lam: replaced(adapt=("block1", "head")), ValueError, "adapt must name some"),
+        (lambda f, t, lam: replaced(T=-1), ValueError, "T must be at least 0, got -1"),
+        (lambda f, t, lam: replaced(features_once="no"), TypeError, "True or False, got 'no'"),
+        (lambda f, t, lam: OneShot([1]), TypeError, r"layers must be a mapping .* got \[1\]"),
+        (
+            lambda f, t, lam: f.start(rho={"block3": 1.0}),
+            ValueError,
+            r"rho must have a number for each of \['block3', 'block4', 'head'\], got one for",
+        ),
+        (
+            lambda f, t, lam: f.start(gamma={"block3": 1, "block4": 1, "head": 1, "heat": 1}),
+            ValueError,
+            "gamma must have a number for each .*'heat'",
+        ),
+        (lambda f, t, lam: f.start(rho=-1), ValueError, "rho must be greater than 0 .* got -1"),
+        (lambda f, t, lam: f.start(gamma=0), ValueError, "gamma must be greater than 0"),
+        (lambda f, t, lam: f.start(dtype=int), TypeError, "float32 or float64, got int64"),
+        (
+            lambda f, t, lam: f.problem(t.X, t.y, t.X_query, t.y_query[:2]),
+            ValueError,
+            r"y_query must be 12 integers, got shape \(2,\)",
+        ),
+        (lambda f, t, lam: f.problem(t.X, t.y + 1, t.X, t.y), ValueError, "y must lie in 0 … 2"),
+        (
+            lambda f, t, lam: f.problem(t.X, t.y, t.X_query[:0], t.y_query[:0]),
+            ValueError,
+            r"X_query must have shape \(n, 1, 8, 8\), n ≥ 1, got \(0, 1, 8, 8\)",
+        ),
+        (
+            lambda f, t, lam: f.problem(t.X, t.y, t.X, t.y, lam[1:]),
+            ValueError,
+            r"lam0 must have shape \(322,\), got \(321,\)",
+        ),
+        (lambda f, t, lam: f.evaluate(lam, []), ValueError, "at least one task"),
+    ],
+)
+def test_refused(family, lam, characters, call, error, message):
+    with pytest.raises(error, match=message):
+        call(family, draw(characters, 0), lam)
+
+
+def test_its_repr_says_what_adapts(family):
+    assert repr(family).endswith("adapt=('block3', 'block4', 'head'), T=4)")
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_tasks_that_do_not_settle_are_warned_of_once(family, characters):
     start = family.start(0, rho=0.5, gamma=3.0)

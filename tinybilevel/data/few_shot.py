@@ -132,7 +132,7 @@ class Characters:
         >>> digits.take([3, 7]).characters
         ('3', '7')
         """
-        classes = np.asarray(classes)
+        classes = np.arange(len(self))[[*classes]]
         return replace(
             self,
             images=self.images[classes],
@@ -164,7 +164,7 @@ class Characters:
         Parameters
         ----------
         ways, shots, queries : int
-            Classes, and support and query images of each.
+            Classes, and support and query images of each, at least 1.
         seed : int or numpy.random.Generator
             Where the randomness comes from.
         dtype : dtype_like
@@ -188,8 +188,12 @@ class Characters:
         (Task(5 classes, 5 support, 15 query), (5, 1, 8, 8))
         """
         C, n = self.images.shape[:2]
+        ways, shots, queries = (
+            as_count(name, count, minimum=1)
+            for name, count in (("ways", ways), ("shots", shots), ("queries", queries))
+        )
         for name, count, most in (("ways", ways, C), ("shots + queries", shots + queries, n)):
-            if as_count(name, count, minimum=1) > most:
+            if count > most:
                 raise ValueError(f"{name} must be at most {most} for {self.name}, got {count}")
         rng = as_generator(seed)
         classes = rng.choice(C, size=ways, replace=False)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.checks import as_number
 from tinybilevel.layers.base import Layer, Params, Shape
 
 __all__ = ["BatchNorm"]
@@ -39,9 +40,9 @@ class BatchNorm(Layer):
     """
 
     def __init__(self, eps: float = 1e-5) -> None:
-        if not eps > 0:
+        self.eps = as_number("eps", eps)
+        if not self.eps > 0:
             raise ValueError(f"eps must be greater than 0, got {eps}")
-        self.eps = float(eps)
 
     def shapes(self, input_shape: Shape) -> dict[str, Shape]:
         return {"scale": input_shape[:1], "shift": input_shape[:1]}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
-from tinybilevel.arrays.checks import as_float, check_shape
+from tinybilevel.arrays.checks import as_float, check_shape, frozen
 from tinybilevel.layers.network import Network
 from tinybilevel.maps.base import HyperMap
 
@@ -51,7 +51,12 @@ class FeatureMap(HyperMap):
 
     def __init__(self, network: Network, sets: Sequence[Any]) -> None:
         self.network = network
-        self.sets = [network._examples(as_float(f"sets[{k}]", X)) for k, X in enumerate(sets)]
+        self.sets = [
+            frozen(name, network._examples(as_float(name, X), name))
+            for name, X in ((f"sets[{k}]", X) for k, X in enumerate(sets))
+        ]
+        if not self.sets:
+            raise ValueError("sets must hold at least one set of examples")
         self._networks = [network] * len(self.sets)
         self._last: list[tuple[Any, Any]] = []  # of each set, where bound
         each = int(np.prod(network.output_shape))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
-from tinybilevel.arrays.checks import frozen
+from tinybilevel.arrays.checks import as_float, frozen
 from tinybilevel.arrays.labels import as_labels
 
 __all__ = ["CrossEntropy", "Loss", "SquaredError"]
@@ -62,11 +62,9 @@ class SquaredError(Loss):
     """ℓ = ½ ‖s − y‖², y (n, outputs)."""
 
     def check(self, y: Any, n: int, outputs: int) -> Array:
-        y = np.asarray(y)
-        if y.shape != (n, outputs) or y.dtype not in (np.float32, np.float64):
-            raise ValueError(
-                f"y must be floats of shape ({n}, {outputs}), got shape {y.shape} of {y.dtype}"
-            )
+        y = as_float("y", y)
+        if y.shape != (n, outputs):
+            raise ValueError(f"y must be floats of shape ({n}, {outputs}), got shape {y.shape}")
         return frozen("y", y)
 
     def value(self, s: Array, y: Array) -> float:

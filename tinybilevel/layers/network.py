@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinybilevel.arrays.backend import Array, bound, on_device
+from tinybilevel.arrays.backend import FLOATS, Array, bound, on_device
 from tinybilevel.arrays.checks import as_count
 from tinybilevel.layers.base import Layer, Params, Shape
 from tinybilevel.layers.overlays import choose
@@ -75,9 +75,11 @@ class Network:
         *,
         backend: str = "auto",
     ) -> None:
-        if not isinstance(input_shape, Iterable):
+        if isinstance(input_shape, str) or not isinstance(input_shape, Iterable):
             raise TypeError(f"input_shape must be a tuple such as (4,), got {input_shape!r}")
         self.input_shape = shape = tuple(as_count("input_shape", n, minimum=1) for n in input_shape)
+        if not shape:
+            raise ValueError("input_shape must have at least one axis, got ()")
         self.layers: list[Layer] = []
         self._inputs: list[Shape] = []
         self._names: list[list[str]] = []  # of each layer's tensors
@@ -127,6 +129,8 @@ class Network:
 
     def init(self, seed: int | np.random.Generator = 0, dtype: DTypeLike = np.float64) -> Array:
         """Draw starting values w, (size,); each layer says from what."""
+        if np.dtype(dtype) not in FLOATS:
+            raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
         rng = np.random.default_rng(seed)
         drawn = (
             part.ravel()
@@ -149,7 +153,7 @@ class Network:
         tensors = self.tensors(w)
         if batch is None:
             return self.run(tensors, X)[0]
-        x, others = self._examples(X), self._examples(batch)
+        x, others = self._examples(X), self._examples(batch, "batch")
         for layer, names in self._plain:
             p = tuple(tensors[name] for name in names)
             x, others = layer.forward_with(p, x, others), layer.forward(p, others)[0]
@@ -217,10 +221,11 @@ class Network:
         for body, names in self._plain if device else self._bodies:
             yield body, tuple(tensors[name] for name in names), names
 
-    def _examples(self, X: Array) -> Array:
-        if X.shape[1:] != self.input_shape:
+    def _examples(self, X: Any, name: str = "X") -> Array:
+        X = X if on_device(X) else np.asarray(X)
+        if X.shape[1:] != self.input_shape or not len(X):
             sizes = ", ".join(map(str, self.input_shape))
-            raise ValueError(f"X must have shape (n, {sizes}), got {X.shape}")
+            raise ValueError(f"{name} must have shape (n, {sizes}), n ≥ 1, got {X.shape}")
         return X
 
     def __repr__(self) -> str:
@@ -233,9 +238,13 @@ def _named(
 ) -> Iterable[tuple[str, Layer]]:
     """Yield each layer with the name that goes before those of its tensors."""
     if not isinstance(layers, Mapping):
+        if not isinstance(layers, Iterable):
+            raise TypeError(f"layers must be a sequence or a mapping of layers, got {layers!r}")
         yield from _counted(layers, always=True)
         return
     for block, inside in layers.items():
+        if not isinstance(block, str) or "." in block:
+            raise ValueError(f"names of blocks must be strings without a dot, got {block!r}")
         if isinstance(inside, Sequence):
             yield from ((f"{block}.{name}", layer) for name, layer in _counted(inside))
         else:

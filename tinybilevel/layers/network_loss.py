@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,14 +166,17 @@ class NetworkLoss(Sweep):
         reduction: str = "mean",
         adapt: Sequence[str] | None = None,
     ) -> None:
+        _require_network(network)
         self.X = frozen("X", network._examples(as_float("X", X)))
         super().__init__(network, y, len(self.X), loss, reduction)
         blocks = network.blocks
-        if isinstance(adapt, str):
-            raise TypeError(f"adapt must be a sequence of names, got the string {adapt!r}")
-        if adapt is not None and (unknown := [name for name in adapt if name not in blocks]):
-            raise ValueError(f"adapt names {unknown}; the blocks with parameters are {[*blocks]}")
-        chosen = blocks if adapt is None else adapt
+        if isinstance(adapt, str) or not isinstance(adapt, Iterable | None):
+            raise TypeError(f"adapt must be a sequence of names, got {adapt!r}")
+        chosen = [*blocks] if adapt is None else [*adapt]
+        unknown = [name for name in chosen if name not in blocks]
+        if unknown or not chosen:
+            what = str(unknown) if unknown else "no block, so that w is empty"
+            raise ValueError(f"adapt names {what}; the blocks with parameters are {[*blocks]}")
         sizes = {
             name: at.stop - at.start for name in network.layout for at in [network.layout[name]]
         }
@@ -234,6 +237,9 @@ class FeatureLoss(Sweep):
     def __init__(
         self, network: Network, y: Any, *, loss: str = "cross_entropy", reduction: str = "mean"
     ) -> None:
+        _require_network(network)
+        if not np.ndim(y) or not len(y):
+            raise ValueError(f"y must have an entry for each example, got {y!r}")
         super().__init__(network, y, len(y), loss, reduction)
         self.shape = (len(self.y), *network.input_shape)
         self.n_lam = int(np.prod(self.shape))
@@ -245,6 +251,11 @@ class FeatureLoss(Sweep):
 
     def _parts(self, tensors: Mapping[str, Array], X: Array, lam: Array) -> tuple[Array, Array]:
         return _flat(tensors, self.network.layout), X.ravel()
+
+
+def _require_network(network: Any) -> None:
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be a Network, got {network!r}")
 
 
 def _unchanged(g: Sweep, name: str) -> bool:

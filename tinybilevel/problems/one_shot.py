@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.arrays.backend import Array
-from tinybilevel.arrays.checks import as_count, as_float
+from tinybilevel.arrays.checks import as_count, as_flag, as_float, check_shape
+from tinybilevel.arrays.labels import as_labels
 from tinybilevel.errors import StabilityWarning
 from tinybilevel.layers import (
     BatchNorm,
@@ -139,6 +140,8 @@ class OneShot:
         features_once: bool = True,
         backend: str = "auto",
     ) -> None:
+        if not isinstance(layers, Mapping):
+            raise TypeError(f"layers must be a mapping of blocks of layers, got {layers!r}")
         names = list(layers)
         first = len(names) - len(adapt)
         if list(adapt) != names[first:] or not 0 < first < len(names):
@@ -148,7 +151,8 @@ class OneShot:
         back = {name: layers[name] for name in adapt}
         self.back = Network(back, self.front.output_shape, backend=backend)
         self.network = Network(layers, input_shape, backend=backend)
-        self.T, self.adapt, self.features_once = T, tuple(adapt), bool(features_once)
+        self.T, self.adapt = as_count("T", T), tuple(adapt)
+        self.features_once = as_flag("features_once", features_once)
         tensors = [self.back.layout[name] for name in self.back.layout]
         self.sizes = [at.stop - at.start for at in tensors]
         self.layout = Layout(
@@ -157,6 +161,9 @@ class OneShot:
             log_rho=len(self.sizes),
             log_gamma=len(self.sizes),
         )
+
+    def __repr__(self) -> str:
+        return f"OneShot({self.network!r}, adapt={self.adapt}, T={self.T})"
 
     def start(
         self,
@@ -172,15 +179,23 @@ class OneShot:
         drawn[head] = 0
         blocks = [name.partition(".")[0] for name in self.back.layout]
 
-        def by_tensor(value: float | Mapping[str, float]) -> Array:
-            each = [value[b] if isinstance(value, Mapping) else value for b in blocks]
-            return np.log(np.array(each, dtype))
+        def by_tensor(name: str, value: float | Mapping[str, float]) -> Array:
+            values = value if isinstance(value, Mapping) else dict.fromkeys(blocks, value)
+            if set(values) != set(blocks):
+                raise ValueError(
+                    f"{name} must have a number for each of {[*self.back.blocks]}, got one for "
+                    f"{[*values]}"
+                )
+            each = np.array([values[b] for b in blocks], dtype)
+            if not (np.isfinite(each) & (each > 0)).all():
+                raise ValueError(f"{name} must be greater than 0 and finite, got {value}")
+            return np.log(each)
 
         return self.layout.pack(
             front=drawn[: self.front.size],
             c=drawn[self.front.size :],
-            log_rho=by_tensor(rho),
-            log_gamma=by_tensor(gamma),
+            log_rho=by_tensor("rho", rho),
+            log_gamma=by_tensor("gamma", gamma),
         )
 
     def problem(
@@ -211,7 +226,10 @@ class OneShot:
         >>> tb.KRMD(K=5)(problem, family.start(seed=0)).w.shape == (family.back.size,)
         True
         """
-        X, X_query = as_float("X", X), as_float("X_query", X_query)
+        X, y = self._checked("X", X, "y", y)
+        X_query, y_query = self._checked("X_query", X_query, "y_query", y_query)
+        if lam0 is not None:
+            check_shape("lam0", lam0, (self.layout.size,))
         if not self.features_once:
             return self._plain(X, y, X_query, y_query, lam0)
         features = FeatureMap(self.front, [X, X_query])
@@ -223,6 +241,10 @@ class OneShot:
         g = FeatureLoss(self.back, y, reduction="sum").on(support) + self._pull(at)
         f = FeatureLoss(self.back, y_query).on(query)
         return self._problem(g, f, at, phi, lam0)
+
+    def _checked(self, name: str, X: Any, labels: str, y: Any) -> tuple[Array, Array]:
+        X = self.network._examples(as_float(name, X), name)
+        return X, as_labels(labels, y, len(X), self.network.output_shape[0])
 
     def _plain(self, X: Any, y: Any, X_query: Any, y_query: Any, lam0: Any) -> BilevelProblem:
         phi = Blocks(self.layout, log_rho=Exp(), log_gamma=Exp())
@@ -276,6 +298,7 @@ class OneShot:
         list of TaskStream
         """
         as_count("seed", seed)
+        lam0 = as_float("lam0", lam0, ndim=1)
         options = {"ways": ways, "shots": shots, "queries": queries, "dtype": lam0.dtype}
         return [
             TaskStream.of(_Draw(self, characters, lam0, options, (seed, k)))
@@ -353,6 +376,8 @@ class OneShot:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", StabilityWarning)
             shares = list(map(both, tasks) if executor is None else executor.map(both, tasks))
+        if not shares:
+            raise ValueError("tasks must hold at least one task")
         unsettled = [w for w in caught if issubclass(w.category, StabilityWarning)]
         for other in (w for w in caught if w not in unsettled):
             warnings.warn(other.message, other.category, stacklevel=2)
