@@ -32,6 +32,7 @@ import numpy as np
 
 from tinybilevel.kernels.adaptation_loop import ascend, descend
 from tinybilevel.kernels.images import fold, unfold
+from tinybilevel.kernels.workspace import Workspace
 
 __all__ = ["Adaptation", "Block"]
 
@@ -100,7 +101,7 @@ class Adaptation:
             at += sum(sizes[-3:])
             kept += rows * out + 2 * out + 3 * windows * out
             chosen += windows * out
-            room += 4 * rows * patch + patch * out + 4 * rows * out + 2 * out + 3 * windows * out
+            room += 4 * rows * patch + 3 * rows * out + 2 * out + 3 * windows * out
             channels, sides = out, after
         order += [_transposed(n_classes, channels, *sides), np.arange(n_classes)]
         sizes += [order[-2].size, n_classes]
@@ -123,20 +124,23 @@ class Adaptation:
         """
         o, dtype, size = self.blocks[0], c.dtype, self.ends[-1]
         rows, patch, outputs = (int(o[name]) for name in ("rows", "patch", "outputs"))
-        U, slots = np.empty((rows, patch), dtype), max(min(max(K, 2), self.T), 1)
+        work, slots = Workspace(reuse=True), max(min(max(K, 2), self.T), 1)
+        U = work("U", (rows, patch), c)
         X = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(-1, x.shape[1])
         unfold(X, (len(x), *x.shape[2:]), int(o["k"]), int(o["s"]), int(o["a"]), U)
         own, (kept, chosen, room) = c[self.order], self.memory
         V, gram = own[: self.first].reshape(patch, outputs), U @ U.T
-        states = np.empty((slots + 1, size), dtype)
-        states[0] = np.concatenate([np.zeros(rows * outputs, dtype), own[self.first :]])
+        states = work("states", (slots + 1, size), c)
+        centre = np.concatenate([np.zeros(rows * outputs, dtype), own[self.first :]])
+        states[(-self.T - 1) % len(states)] = centre
         run = Run(
-            self, U, V, gram, states[0].copy(), rho, gamma, states[: min(slots, self.T) + 1],
+            self, U, V, gram, centre, rho, gamma, states,
             second=np.empty(size, dtype),
-            grads=np.empty((slots, size), dtype),
-            kept=np.empty((slots, kept), dtype),
-            chosen=np.empty((slots, chosen), np.uint8),
-            room=np.empty(room, dtype),
+            grads=work("grads", (slots, size), c),
+            kept=work("kept", (slots, kept), c),
+            chosen=work("chosen", (slots, chosen), np.empty(0, np.uint8)),
+            room=work("room", (room,), c),
+            work=work,
         )  # fmt: skip
         descend(
             self.blocks, self.ends, self.y, self.n_classes, dtype.type(self.scale), self.T, gram,
@@ -175,6 +179,7 @@ class Run:
     kept: Array
     chosen: Array
     room: Array
+    work: Workspace
 
     @property
     def w(self) -> Array:
@@ -205,7 +210,7 @@ class Run:
         A, C = own[: of.first].reshape(self.V.shape), self.V.shape[1]
         a = np.concatenate([(self.U @ A).ravel(), own[of.first :]])
         n, total = np.zeros(size, dtype), np.zeros_like(a)
-        left, right = np.empty((2, len(self.U), 2 * K * C), dtype)
+        left, right = self.work("factors", (2, len(self.U), 2 * K * C), a)
         by_tensor, squares = np.zeros((len(of.ends), 2), dtype), np.empty(K, dtype)
         D, G = along = np.zeros((2, size), dtype)
         kappa, kappas = ascend(

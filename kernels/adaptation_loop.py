@@ -18,6 +18,7 @@ from tinybilevel.kernels.images import (
     norm_tangent,
     unfold,
 )
+from tinybilevel.kernels.product import multiply
 
 __all__ = ["ascend", "descend"]
 
@@ -59,24 +60,23 @@ def _memory(o, kept):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _patches(o, room):  # type: ignore[no-untyped-def]
-    """Return room for U, U̇, their cotangents, and a kernel."""
+    """Return room for U, U̇ and their cotangents."""
     size = o.rows * o.patch
     return (
         _matrix(room, o.room, o.rows, o.patch),
         _matrix(room, o.room + size, o.rows, o.patch),
         _matrix(room, o.room + 2 * size, o.rows, o.patch),
         _matrix(room, o.room + 3 * size, o.rows, o.patch),
-        _matrix(room, o.room + 4 * size, o.patch, o.outputs),
     )
 
 
 @njit(nogil=True, cache=True)
 def _moves(o, room):  # type: ignore[no-untyped-def]
-    """Return room for Ẏ, a part of it, the cotangents of Y, how ⟨Y⟩, σ, z, x̂ and z̄ move."""
-    at, size = o.room + 4 * o.rows * o.patch + o.patch * o.outputs, o.rows * o.outputs
-    dY, part = _matrix(room, at, o.rows, o.outputs), _matrix(room, at + size, o.rows, o.outputs)
-    both = room[at + 2 * size : at + 4 * size].reshape(2, o.rows, o.outputs)
-    at, size = at + 4 * size, o.windows * o.outputs
+    """Return room for Ẏ, the cotangents of Y, how ⟨Y⟩, σ, z, x̂ and z̄ move."""
+    at, size = o.room + 4 * o.rows * o.patch, o.rows * o.outputs
+    dY = _matrix(room, at, o.rows, o.outputs)
+    both = room[at + size : at + 3 * size].reshape(2, o.rows, o.outputs)
+    at, size = at + 3 * size, o.windows * o.outputs
     dmean, dsigma = room[at : at + o.outputs], room[at + o.outputs : at + 2 * o.outputs]
     at += 2 * o.outputs
     dz, dx_hat, dgz = (
@@ -84,7 +84,26 @@ def _moves(o, room):  # type: ignore[no-untyped-def]
         _matrix(room, at + size, o.windows, o.outputs),
         _matrix(room, at + 2 * size, o.windows, o.outputs),
     )
-    return dY, part, both, dmean, dsigma, dz, dx_hat, dgz
+    return dY, both, dmean, dsigma, dz, dx_hat, dgz
+
+
+# Below, functions of slices: LLVM cannot tell that an index that begins elsewhere is not below 0.
+@njit(nogil=True, cache=True)
+def _step(s, g, c, rate, pull, after):  # type: ignore[no-untyped-def]
+    for i in range(len(s)):
+        after[i] = s[i] - rate * (g[i] + pull * (s[i] - c[i]))
+
+
+@njit(nogil=True, cache=True)
+def _scale(a, factor, v):  # type: ignore[no-untyped-def]
+    for i in range(len(a)):
+        v[i] = factor * a[i]
+
+
+@njit(nogil=True, cache=True)
+def _take_off(a, d, pull, v):  # type: ignore[no-untyped-def]
+    for i in range(len(a)):
+        a[i] -= d[i] + pull * v[i]
 
 
 @njit(nogil=True, cache=True)
@@ -92,18 +111,17 @@ def descend(  # type: ignore[no-untyped-def]
     blocks, ends, y, n_classes, scale, T, gram, base, centre, pulls, gamma,
     states, second, grads, kept, chosen, room
 ):  # fmt: skip
-    """Run T steps from states[0]; of the last ones all is kept."""
-    start = max(T - len(kept), 0)
+    """Run T steps; what is last in `states`, `grads`, `kept` and `chosen` are the last of them."""
     for t in range(T):
-        at, to = max(t - start, 0), max(t + 1 - start, 0)
-        s, g, after = states[at], grads[at], states[to]
+        at = (t - T) % len(kept)
+        s, after = states[(t - T - 1) % len(states)], states[(t - T) % len(states)]
+        g = grads[at]
         _forward(blocks, n_classes, gram, base, s, kept[at], chosen[at], room)
         _adjoint(blocks, y, n_classes, scale, s, kept[at], chosen[at], room, g)
         begin = 0
         for j in range(len(ends)):
-            rate, pull = gamma[j], pulls[j]
-            for i in range(begin, ends[j]):
-                after[i] = s[i] - rate * (g[i] + pull * (s[i] - centre[i]))
+            part = slice(begin, ends[j])
+            _step(s[part], g[part], centre[part], gamma[j], pulls[j], after[part])
             begin = ends[j]
         if t == 0:
             second[:] = after
@@ -118,12 +136,12 @@ def _forward(blocks, n_classes, gram, base, s, kept, chosen, room):  # type: ign
         V, scale, shift = _tensors(o, s)
         Y, mean, inverse, z, x_hat, _ = _memory(o, kept)
         if b == 0:
-            np.dot(gram, V, Y)
+            multiply(gram, False, V, Y, False)
             Y += base
         else:
             U = _patches(o, room)[0]
             unfold(before, (o.n, o.from_height, o.from_width), o.k, o.s, o.a, U)
-            np.dot(U, V, Y)
+            multiply(U, False, V, Y, False)
         norm_forward(
             Y, (o.n, o.height, o.width), o.pool, True, scale, shift, o.eps, mean, inverse, z,
             x_hat, _matrix(chosen, o.chosen, o.windows, o.outputs),
@@ -167,8 +185,8 @@ def _adjoint(blocks, y, n_classes, scale, s, kept, chosen, room, g):  # type: ig
             _matrix(chosen, o.chosen, o.windows, o.outputs), gz, gscale, gshift, G,
         )  # fmt: skip
         if b > 0:
-            U, _, gU, _, _ = _patches(o, room)
-            np.dot(U.T, G, gV)
+            U, _, gU, _ = _patches(o, room)
+            multiply(U, True, G, gV, False)
             np.dot(G, V.T, gU)
             below = _memory(blocks[b - 1], kept)[5]
             fold(gU, (o.n, o.from_height, o.from_width), o.k, o.s, o.a, below)
@@ -194,23 +212,22 @@ def _along(blocks, y, n_classes, scale, s, v, kept, chosen, room, d):  # type: i
         V, scales, _ = _tensors(o, s)
         dV, dscale, dshift = _tensors(o, v)
         Y, mean, inverse, _, x_hat, _ = _memory(o, kept)
-        dY, part, _, dmean, dsigma, dz, dx_hat, _ = _moves(o, room)
+        dY, _, dmean, dsigma, dz, dx_hat, _ = _moves(o, room)
         if b == 0:
             dY = dV  # what v has there is along Y
         else:
-            U, dU, _, _, _ = _patches(o, room)
+            U, dU, _, _ = _patches(o, room)
             shape = (o.n, o.from_height, o.from_width)
             unfold(_memory(blocks[b - 1], kept)[3], shape, o.k, o.s, o.a, U)
-            unfold(_moves(blocks[b - 1], room)[5], shape, o.k, o.s, o.a, dU)
-            np.dot(U, dV, dY)
-            np.dot(dU, V, part)
-            dY += part
+            unfold(_moves(blocks[b - 1], room)[4], shape, o.k, o.s, o.a, dU)
+            multiply(U, False, dV, dY, False)
+            multiply(dU, False, V, dY, True)
         norm_tangent(
             Y, dY, (o.n, o.height, o.width), o.pool, scales, dscale, dshift, mean, inverse, x_hat,
             _matrix(chosen, o.chosen, o.windows, o.outputs), dmean, dsigma, dz, dx_hat,
         )  # fmt: skip
     o = blocks[len(blocks) - 1]
-    z, dz, dgz = _memory(o, kept)[3], _moves(o, room)[5], _moves(o, room)[7]
+    z, dz, dgz = _memory(o, kept)[3], _moves(o, room)[4], _moves(o, room)[6]
     X, dX = z.reshape(n, z.size // n), dz.reshape(n, z.size // n)
     (W, _), (dW, dbias) = _head(s, X.shape[1], n_classes), _head(v, X.shape[1], n_classes)
     gW, gbias = _head(d, X.shape[1], n_classes)
@@ -237,7 +254,7 @@ def _along(blocks, y, n_classes, scale, s, v, kept, chosen, room, d):  # type: i
         dV, dscale, _ = _tensors(o, v)
         gV, gscale, gshift = _tensors(o, d)
         Y, mean, inverse, _, x_hat, gz = _memory(o, kept)
-        dY, part, both, dmean, dsigma, _, dx_hat, dgz = _moves(o, room)
+        dY, both, dmean, dsigma, _, dx_hat, dgz = _moves(o, room)
         unmoved = np.empty((2, o.outputs), Y.dtype)
         norm_both(
             Y, dV if b == 0 else dY, (o.n, o.height, o.width), o.pool, scales, dscale, mean,
@@ -248,14 +265,13 @@ def _along(blocks, y, n_classes, scale, s, v, kept, chosen, room, d):  # type: i
         if b == 0:
             gV[:] = dG
         else:
-            U, dU, gU, more, kernel = _patches(o, room)
-            np.dot(U.T, dG, gV)
-            np.dot(dU.T, G, kernel)
-            gV += kernel
+            U, dU, gU, more = _patches(o, room)
+            multiply(U, True, dG, gV, False)
+            multiply(dU, True, G, gV, True)
             np.dot(dG, V.T, gU)
             np.dot(G, dV.T, more)
             gU += more
-            below = _moves(blocks[b - 1], room)[7]
+            below = _moves(blocks[b - 1], room)[6]
             fold(gU, (o.n, o.from_height, o.from_width), o.k, o.s, o.a, below)
 
 
@@ -301,8 +317,7 @@ def ascend(  # type: ignore[no-untyped-def]
         for j in range(len(ends)):
             part = slice(begin, ends[j])
             _add_inner(s[part], centre[part], g[part], a[part], by_tensor[j])
-            for i in range(begin, ends[j]):
-                v[i] = gamma[j] * a[i]
+            _scale(a[part], gamma[j], v[part])
             begin = ends[j]
         total[:first] += n
         total[first:] += a[first:]
@@ -310,13 +325,13 @@ def ascend(  # type: ignore[no-untyped-def]
         _along(blocks, y, n_classes, scale, s, v, kept[at], chosen[at], room, d)
         G, m = _matrix(g, 0, rows, outputs), _matrix(s, 0, rows, outputs)
         begin = 2 * k * outputs
+        between, end = begin + outputs, begin + 2 * outputs
         for i in range(rows):
-            for c in range(outputs):
-                left[i, begin + c] = D[i, c]
-                left[i, begin + outputs + c] = G[i, c]
-                right[i, begin + c] = m[i, c]
-                right[i, begin + outputs + c] = gamma[0] * N[i, c]
-        np.dot(gram, D, product)
+            left[i, begin:between] = D[i]
+            left[i, between:end] = G[i]
+            right[i, begin:between] = m[i]
+            _scale(N[i], gamma[0], right[i, between:end])
+        multiply(gram, False, D, product, False)
         change = product.reshape(-1)
         here = gamma[0] * kappa
         for i in range(first):
@@ -326,9 +341,8 @@ def ascend(  # type: ignore[no-untyped-def]
             a[i] = shrink * a[i] - change[i]
         begin = first
         for j in range(1, len(ends)):
-            pull = pulls[j]
-            for i in range(begin, ends[j]):
-                a[i] -= d[i] + pull * v[i]
+            part = slice(begin, ends[j])
+            _take_off(a[part], d[part], pulls[j], v[part])
             begin = ends[j]
         kappa *= shrink
         own = _inner(n, beta) * kappa + _inner(n, a[:first])

@@ -53,7 +53,7 @@ def unfold(x, shape, k, s, a, U):  # type: ignore[no-untyped-def]
     n, height, width = shape
     rows, columns = (height + 2 * a - k) // s + 1, (width + 2 * a - k) // s + 1
     channels = x.shape[1]
-    x, U, run = x.reshape(-1), U.reshape(-1), k * channels
+    x, U, run, zero = x.reshape(-1), U.reshape(-1), k * channels, x.dtype.type(0)
     at = 0
     for image in range(n):
         for i in range(rows):
@@ -67,12 +67,8 @@ def unfold(x, shape, k, s, a, U):  # type: ignore[no-untyped-def]
                     if h < 0 or h >= height:
                         U[at : at + run] = 0
                     elif run < _SHORT:
-                        for c in range(first):
-                            U[at + c] = 0
-                        for c in range(first, last):
-                            U[at + c] = x[start + c]
-                        for c in range(last, run):
-                            U[at + c] = 0
+                        for c in range(run):
+                            U[at + c] = x[start + c] if first <= c < last else zero
                     else:
                         U[at : at + first] = 0
                         _copy(U, at + first, x, start + first, last - first)

@@ -1,7 +1,7 @@
 """A convolution and what follows it as one compiled layer: an overlay of the definitions.
 
-A convolution is a matrix product of patches with kernels (`tinybilevel.layers.Bilinear`): BLAS
-takes it, and compiled loops make the patches. Batch norm, rectifier and max-pooling are passes
+A convolution is a matrix product of patches with kernels (`tinybilevel.layers.Bilinear`), and
+compiled loops make the patches. Batch norm, rectifier and max-pooling are passes
 over what comes out: of x̂ only what a window has chosen is kept, the rest is computed again from
 the convolution where it is read. Images have channels last inside, of which a caller sees a view
 in the order of the definitions.
@@ -26,6 +26,7 @@ from tinybilevel.kernels.images import (
     to_columns,
     unfold,
 )
+from tinybilevel.kernels.product import multiply
 from tinybilevel.kernels.workspace import FRESH, Workspace
 
 __all__ = ["Convolution"]
@@ -98,7 +99,7 @@ class Convolution:
     def bound(self) -> Convolution:
         """Return the same with working memory of its own, for one thread's use."""
         other = copy.copy(self)
-        other._work, other._seen = Workspace(), None
+        other._work, other._seen = Workspace(reuse=True), None
         return other
 
     def forward(self, p: Params, x: Array) -> tuple[Array, _Kept]:
@@ -111,7 +112,7 @@ class Convolution:
         Y = self._work("Y", (prod(places), len(p[0])), V)
         U = self._patches(X, shape, places)
         for rows, part in self._parts(X, U, shape, places):
-            np.matmul(part, V, out=Y[rows])
+            multiply(part, False, V, Y[rows], False)
         if self.bias:
             Y += p[1]
         if self.eps is None:
@@ -132,16 +133,15 @@ class Convolution:
         X, shape, places, U, V, Y, norm = kept
         dV, dU = self._columns("dV", dp[0], Y.dtype), None
         dX = _rows(dx, Y.dtype) if dx.any() else None
-        dY, more = self._work("dY", (2, *Y.shape), Y)
+        dY = self._work("dY", Y.shape, Y)
         for rows, part in self._parts(X, U, shape, places):
-            np.matmul(part, dV, out=dY[rows])
+            multiply(part, False, dV, dY[rows], False)
         if dX is not None:
             if U is not None:
                 dU = self._work("dU", U.shape, Y)
                 unfold(dX, shape, *self.window, dU)
             for rows, part in self._parts(dX, dU, shape, places):
-                np.matmul(part, V, out=more[rows])
-            dY += more
+                multiply(part, False, V, dY[rows], True)
         if self.bias:
             dY += dp[1]
         if self.eps is None:
@@ -181,10 +181,7 @@ class Convolution:
             G = out
         gV = self._work("gV", V.shape, Y)
         for k, (rows, part) in enumerate(self._parts(X, U, shape, places)):
-            if k:
-                gV += part.T @ G[rows]
-            else:
-                np.matmul(part.T, G[rows], out=gV)
+            multiply(part, True, G[rows], gV, k > 0)
         gx = self._fold("gx", kept, (G, V)) if inputs else None
         return self._pack("gW", gV, G, after, p[0]), gx
 
@@ -212,15 +209,13 @@ class Convolution:
                 Y, dY, places, self.pool, scale, dscale, mean, inverse, x_hat, chosen, dmean,
                 dsigma, dx_hat, g, dg, *after, both,
             )  # fmt: skip
-        (G, dG), sums = both, self._work("gV2", (2, *V.shape), Y)
-        sums[...] = 0
-        gV, dgV = sums
-        for rows, part in self._parts(X, U, shape, places):
-            gV += part.T @ G[rows]
-            dgV += part.T @ dG[rows]
+        (G, dG), (gV, dgV) = both, self._work("gV2", (2, *V.shape), Y)
+        for k, (rows, part) in enumerate(self._parts(X, U, shape, places)):
+            multiply(part, True, G[rows], gV, k > 0)
+            multiply(part, True, dG[rows], dgV, k > 0)
         if dX is not None:
             for rows, part in self._parts(dX, dU, shape, places):
-                dgV += part.T @ G[rows]
+                multiply(part, True, G[rows], dgV, True)
         dgx = self._fold("dgx", kept, (dG, V), (G, dV))
         gx = self._fold("gx", kept, (G, V)) if inputs else None
         ends = ((), ()) if self.eps is None else (tuple(after[:2]), tuple(after[2:]))
@@ -271,17 +266,15 @@ class Convolution:
     def _fold(self, name: str, kept: _Kept, *factors: tuple[Array, Array]) -> Array:
         """Return the images of which the patches are Σ G Vᵀ, from pairs (G, V)."""
         X, (n, height, width), places, *_ = kept
-        G, V = factors[0]
-        gx, each, row = self._work(name, X.shape, G), places[1] * places[2], len(V)
-        count = max(1, _PART // (each * row * G.itemsize))
-        buffers = self._work("gU", (2, min(count, n) * each, row), G)
+        each, row = places[1] * places[2], len(kept.V)
+        gx, count = self._work(name, X.shape, X), max(1, _PART // (each * row * X.itemsize))
+        buffer = self._work("gU", (min(count, n) * each, row), X)
+        pairs = [(G, np.ascontiguousarray(V.T)) for G, V in factors]
         for start in range(0, n, count):
             stop = min(start + count, n)
-            part, more = buffers[:, : (stop - start) * each]
-            for out, (G, V) in zip((part, more), factors, strict=False):
-                np.matmul(G[start * each : stop * each], V.T, out=out)
-            if len(factors) > 1:
-                part += more
+            part = buffer[: (stop - start) * each]
+            for k, (G, across) in enumerate(pairs):
+                multiply(G[start * each : stop * each], False, across, part, k > 0)
             seen = gx[start * height * width : stop * height * width]
             fold(part, (stop - start, height, width), *self.window, seen)
         return _images(gx, kept.shape)

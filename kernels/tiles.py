@@ -31,6 +31,7 @@ __all__ = [
     "dot_tile",
     "exps",
     "lanes",
+    "product_tile",
     "row_change",
     "row_dot",
     "row_exp",
@@ -139,6 +140,43 @@ def splat_tile(rows: int) -> Callable[..., None]:
             return context.get_dummy_value()
 
         return types.void(X, *_INTS, B, *_INTS[:2], S, *_INTS[:2]), generate
+
+    return multiply
+
+
+def product_tile(rows: int, vectors: int, add: bool) -> Callable[..., None]:
+    """Make C[c + i·ldc + v] = Σ_j A[a + i·lda + j·step] B[b + j·ldb + v], j over n, v in vectors.
+
+    With `add` the sums are added to what C holds.
+    """
+
+    @intrinsic
+    def multiply(context, A, a, lda, step, n, B, b, ldb, C, c, ldc):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            emit = _Emitter(context, builder, signature)
+            A, a, lda, step, n, B, b, ldb, C, c, ldc = args
+            along = [emit.integer(v * emit.lanes) for v in range(vectors)]
+            places = [
+                [emit.vector(8, C, emit.at(c, v, (i, ldc))) for v in along] for i in range(rows)
+            ]
+            sums = [
+                [emit.variable(emit.load_from(place) if add else emit.zero) for place in row]
+                for row in places
+            ]
+            with cgutils.for_range(builder, n) as loop:
+                row = emit.at(b, builder.mul(ldb, loop.index))
+                Bs = [emit.load(5, B, emit.at(row, v)) for v in along]
+                start = emit.at(a, builder.mul(step, loop.index))
+                for i in range(rows):
+                    A_ij = emit.splat(builder.load(emit.scalar(0, A, emit.at(start, (i, lda)))))
+                    for total, B_j in zip(sums[i], Bs, strict=True):
+                        emit.add_product(total, A_ij, B_j)
+            for totals, row in zip(sums, places, strict=True):
+                for total, place in zip(totals, row, strict=True):
+                    emit.store_to(builder.load(total), place)
+            return context.get_dummy_value()
+
+        return types.void(A, *_INTS, types.intp, B, *_INTS[:2], C, *_INTS[:2]), generate
 
     return multiply
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,10 @@ import numpy as np
 __all__ = ["FRESH", "Workspace"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Bytes of arrays that are kept for the calls to come.
+MOST = 128_000_000
+_made: dict[Any, list[Array]] = {}
 
 
 class Workspace:
@@ -18,6 +24,10 @@ class Workspace:
     ----------
     keep : bool
         False: each array is a new one, for results that belong to the caller.
+    reuse : bool
+        Arrays are looked for among those of earlier workspaces that nobody holds any more, nor a
+        view of them. The system hands out new memory page by page, which can take longer than what
+        is computed in it.
 
     Examples
     --------
@@ -28,8 +38,8 @@ class Workspace:
     True
     """
 
-    def __init__(self, keep: bool = True) -> None:
-        self._keep = keep
+    def __init__(self, keep: bool = True, reuse: bool = False) -> None:
+        self._keep, self._reuse = keep, reuse
         self._arrays: dict[str, Array] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...], *operands: Array) -> Array:
@@ -41,7 +51,10 @@ class Workspace:
         kept = self._arrays.get(name)
         if kept is not None and kept.shape == shape and kept.dtype == dtype:
             return kept
-        array = np.empty_like(operands[0], shape=shape, dtype=dtype, order="C")
+        if self._reuse:
+            array = _unused(shape, dtype)
+        else:
+            array = np.empty_like(operands[0], shape=shape, dtype=dtype, order="C")
         if self._keep:
             self._arrays[name] = array
         return array
@@ -49,3 +62,27 @@ class Workspace:
 
 #: Outside of a call there is nothing to share: every array is a new one.
 FRESH = Workspace(keep=False)
+
+
+def _unused(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an array that only this module holds, an earlier one where there is one."""
+    same = _made.setdefault((shape, dtype), [])
+    for each, count in _counted(same):
+        if count == _ALONE:
+            return each
+    array = np.empty(shape, dtype)
+    if sum(each.nbytes for arrays in _made.values() for each in arrays) + array.nbytes > MOST:
+        _made.clear()
+    if array.nbytes <= MOST:
+        _made.setdefault((shape, dtype), []).append(array)
+    return array
+
+
+def _counted(arrays: list[Array]) -> Iterable[tuple[Array, int]]:
+    """Yield each array with how many hold it; views do, of the array that they are views of."""
+    for each in arrays:
+        yield each, sys.getrefcount(each)
+
+
+#: What is counted where nobody holds an array but a list and the one that counts.
+_ALONE = next(iter(_counted([np.empty(0)])))[1]

@@ -8,6 +8,7 @@ import pytest
 
 import tinybilevel as tb
 from tinybilevel.arrays.backend import Movable, bound
+from tinybilevel.kernels import workspace
 from tinybilevel.kernels.workspace import FRESH, Workspace
 
 
@@ -154,3 +155,30 @@ def test_each_product_has_its_own_result():
         g.value(2 * w, lam)
         for now, before in zip(products, kept, strict=True):
             np.testing.assert_array_equal(now, before)
+
+
+def test_what_nobody_holds_is_used_again():
+    model = np.empty(0)
+    work = Workspace(reuse=True)
+    a = work("a", (7, 1234), model)
+    address = a.ctypes.data
+    assert work("b", (7, 1234), model) is not a, "two names are two arrays"
+    assert Workspace(reuse=True)("a", (7, 1234), model) is not a, "it is in use"
+    view = a[2:3]
+    del work, a
+    held = Workspace(reuse=True)
+    taken = [held(name, (7, 1234), model) for name in "xyz"]
+    assert address not in [each.ctypes.data for each in taken], "a view of it is in use"
+    del view
+    assert held("w", (7, 1234), model).ctypes.data == address
+
+
+def test_what_is_kept_for_calls_to_come_is_bounded(monkeypatch):
+    monkeypatch.setattr(workspace, "_made", {})
+    monkeypatch.setattr(workspace, "MOST", 10_000)
+    for size in range(1, 300):
+        Workspace(reuse=True)("a", (size,), np.empty(0))
+        kept = sum(each.nbytes for arrays in workspace._made.values() for each in arrays)
+        assert kept <= 10_000
+    Workspace(reuse=True)("a", (5000,), np.empty(0))
+    assert not any(workspace._made.values()), "too large to be kept"
