@@ -72,14 +72,16 @@ def unset_formulas(root, chromium):
             yield f"{name}.html does not set its formulas"
 
 
-root = Path(sys.argv[1]).resolve()
-found = list(faults(root))
-browser = shutil.which("chromium") or shutil.which("google-chrome")
-if browser:
-    found += unset_formulas(root, browser)
-else:
-    print("SKIPPED: formulas in a browser; there is no Chromium here")
-print(
-    "\n".join(found) or "every link of the site leads somewhere, and nothing is loaded from outside"
-)
-sys.exit(bool(found))
+def main(root):
+    found = list(faults(root))
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser:
+        found += unset_formulas(root, browser)
+    else:
+        print("SKIPPED: formulas in a browser; there is no Chromium here")
+    print("\n".join(found) or "every link leads somewhere, and nothing is loaded from outside")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).resolve()))

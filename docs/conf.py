@@ -1,20 +1,14 @@
 """Sphinx configuration. Build with ``sphinx-build -W -n -b html docs docs/_build/html``."""
 
-import ast
-import re
 import sys
-import textwrap
 from importlib.metadata import distribution
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-from docutils import nodes
 from sphinx.ext import autosummary
-from sphinx.util.docutils import SphinxDirective
 from sphinx_gallery.sorting import ExplicitOrder
 
 sys.path.insert(0, str(Path(__file__).parent))
-import picture
 
 project = "tinybilevel"
 author = "The tinybilevel developers"
@@ -29,6 +23,7 @@ extensions = [
     "numpydoc",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    "directives",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
@@ -121,71 +116,3 @@ nitpick_ignore_regex = [
     ("py:obj", r"[a-z_]\w*|[A-Z](_\w+)?"),
     ("py:.*", r"(builtins|collections|concurrent|numpy|np|scipy|sklearn|typing)\..*"),
 ]
-
-
-def strip_code(app, doctree):
-    """Doctest wants an empty line at the end of an example; a reader does not."""
-    for block in doctree.findall(nodes.literal_block):
-        text = block.astext().rstrip()
-        if block.rawsource == block.astext():
-            block.rawsource = text
-            block[:] = [nodes.Text(text)]
-
-
-INDEX = re.compile(
-    r"_\{(?P<below>[^{}]*)\}"
-    r"|(?<=[^\W\d_]|[²Σ∇∂*\u0302\u0303])(?<![A-Za-z][A-Za-z])"
-    r"_(?P<short>∞|[A-Za-z0-9α-ωŵ]{1,2}(?![A-Za-z0-9_]))"
-    r"|\^(?:\{(?P<above>[^{}]*)\}|(?P<power>\w)(?!\w))"
-)
-
-
-def set_indices(app, doctree):
-    """In a terminal a docstring's h_{T−K} is as good as it gets; here it can be set."""
-    if not app.env.docname.startswith(("api", "generated/")):
-        return
-    for text in list(doctree.findall(nodes.Text)):
-        if not isinstance(text.parent, nodes.paragraph):
-            continue
-        parts, end = [], 0
-        for m in INDEX.finditer(text):
-            role = nodes.superscript if m["above"] or m["power"] else nodes.subscript
-            parts += [nodes.Text(text[end : m.start()]), role("", m[m.lastgroup])]
-            end = m.end()
-        if parts:
-            text.parent.replace(text, [*parts, nodes.Text(text[end:])])
-
-
-class LinesOf(SphinxDirective):
-    """``FILE::FUNCTION``: show a function as it is, without its docstring."""
-
-    required_arguments = 1
-
-    def run(self):
-        file, dotted = self.arguments[0].split("::")
-        path = Path(__file__).parents[1] / file
-        self.env.note_dependency(path)
-        text = path.read_text("utf-8")
-        body = ast.parse(text).body
-        for name in dotted.split("."):
-            node = next(n for n in body if getattr(n, "name", None) == name)
-            body = node.body
-        lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
-        if ast.get_docstring(node):
-            del lines[body[0].lineno - node.lineno : body[0].end_lineno - node.lineno + 1]
-        code = textwrap.dedent("\n".join(lines))
-        return [nodes.literal_block(code, code, language="python", caption=file)]
-
-
-class BackwardPass(SphinxDirective):
-    """The picture of the home page."""
-
-    def run(self):
-        return [nodes.raw("", picture.svg(), format="html")]
-
-
-def setup(app):
-    app.add_directive("backward-pass", BackwardPass)
-    app.add_directive("lines-of", LinesOf)
-    app.connect("doctree-read", strip_code)
-    app.connect("doctree-read", set_indices)
