@@ -8,6 +8,7 @@ import pytest
 
 from tinybilevel import data
 from tinybilevel.cli import figures, main, one_shot
+from tinybilevel.cli.folder import finished
 from tinybilevel.cli.one_shot import Config, characters, defaults
 from tinybilevel.data import DataError
 from tinybilevel.outer.checkpoint import load_arrays
@@ -77,6 +78,22 @@ def test_resume_equals_one_run(tmp_path, capsys):
     assert metrics(whole) == metrics(parts)
     assert run(*SMALL, "--tasks", 2, "--iterations", 6, "--out", parts, "--resume") == 2
     assert "schedule was 4, is now 6" in capsys.readouterr().err
+
+
+def test_a_result_is_that_of_all_updates(tmp_path, monkeypatch):
+    out, options = tmp_path / "run", [*SMALL, "--schedule", 4]
+    assert run(*options, "--iterations", 2, "--out", out) == 0
+    config = replace(
+        defaults("digits"), K=2, T=3, filters=4, test_tasks=4, schedule=4, iterations=2
+    )
+    assert finished(out, config)["iterations"] == 2
+
+    def stop(*args, **kwargs):
+        raise ValueError("killed")
+
+    monkeypatch.setattr(one_shot, "minimize", stop)
+    assert run(*options, "--iterations", 4, "--out", out, "--resume") == 2
+    assert finished(out, replace(config, iterations=4)) is None
 
 
 def test_the_digits_stand_in_where_omniglot_is_not_found(tmp_path, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+import sys
 import zipfile
 from importlib import import_module
 
@@ -15,6 +16,7 @@ Image = pytest.importorskip("PIL.Image")
 from tinybilevel.data import DataError, omniglot  # noqa: E402
 from tinybilevel.data.omniglot import decode  # noqa: E402
 
+module = import_module("tinybilevel.data.omniglot")
 REAL = os.environ.get("TINYBILEVEL_DATA")
 RNG = np.random.default_rng(0)
 
@@ -27,6 +29,8 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
     monkeypatch.delenv("TINYBILEVEL_DATA", raising=False)
+    # Archives that the tests make have few characters.
+    monkeypatch.setattr(module, "_PARTS", {"background": 2, "evaluation": 1})
 
 
 def png(bits, mode="1"):
@@ -66,7 +70,7 @@ GREEK = [("Greek", "character02"), ("Greek", "character01")]
 def test_images_are_resized_and_inverted_in_order(tmp_path):
     files = members("background", GREEK)
     path = archive(tmp_path / "x.zip", {"images_background/": b"", "__MACOSX/._x": b"?", **files})
-    names, images = decode(path)
+    names, images = decode(path, "background")
     assert names == [("Greek", "character01"), ("Greek", "character02")]
     assert images.shape == (2, 20, 28, 28)
     assert images.dtype == np.uint8
@@ -83,18 +87,58 @@ def test_archives_are_decoded_once(tmp_path, monkeypatch):
     data = omniglot(tmp_path)
     assert data.images.shape == (3, 20, 28, 28)
     assert data.alphabets == ("Greek", "Greek", "Runic")
-    monkeypatch.setattr(import_module("tinybilevel.data.omniglot"), "decode", None)
+    monkeypatch.setattr(module, "decode", None)
     np.testing.assert_array_equal(omniglot(tmp_path).images, data.images)
     assert [p.suffix for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [".npz"]
 
 
 def test_other_archives_are_decoded_anew(tmp_path):
+    folder = both_archives(tmp_path)
+    first = omniglot(tmp_path)
+    archive(folder / "images_background.zip", members("background", GREEK))
+    assert not np.array_equal(omniglot(tmp_path).images, first.images)
+
+
+def both_archives(tmp_path):
     folder = tmp_path / "omniglot"
     archive(folder / "images_background.zip", members("background", GREEK))
     archive(folder / "images_evaluation.zip", members("evaluation", [("Runic", "character01")]))
+    return folder
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p.write_bytes(p.read_bytes()[:900]), np.savez])
+def test_a_damaged_cache_is_made_anew(tmp_path, spoil):
+    both_archives(tmp_path)
     first = omniglot(tmp_path)
+    [kept] = (tmp_path / "cache").rglob("decoded*")
+    spoil(kept)
+    np.testing.assert_array_equal(omniglot(tmp_path).images, first.images)
+    assert set(np.load(kept)) >= {"images_background", "alphabet_evaluation"}
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
+    both_archives(tmp_path)
+    (tmp_path / "cache").write_text("a file, and no folder")
+    with pytest.warns(UserWarning, match="what was decoded of Omniglot is not kept: .*cache"):
+        assert len(omniglot(tmp_path)) == 3
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.warns(UserWarning, match="not kept: keeping omniglot needs pooch"):
+        assert len(omniglot(tmp_path)) == 3
+
+
+def test_no_character_is_in_both_parts(tmp_path):
+    folder = both_archives(tmp_path)
+    background, evaluation = (folder / f"images_{p}.zip" for p in ("background", "evaluation"))
+    evaluation.write_bytes(background.read_bytes())
+    with pytest.raises(DataError, match="expected images_evaluation/"):
+        omniglot(tmp_path)
+
+
+def test_characters_that_are_missing_are_missed(tmp_path):
+    folder = both_archives(tmp_path)
     archive(folder / "images_background.zip", members("background", GREEK[:1]))
-    assert len(omniglot(tmp_path)) == len(first) - 1
+    with pytest.raises(DataError, match="holds 1 characters, the original has 2"):
+        omniglot(tmp_path)
 
 
 def spoiled(change):
@@ -122,17 +166,22 @@ def bomb():
         (lambda f, name: f.__setitem__(name, bomb()), r"has \d+ bytes|is \(20000, 20000\)"),
         (lambda f, name: f.__setitem__(name.replace("0001_", "0009_"), f[name]), "twice"),
         (lambda f, name: f.clear(), "holds no image"),
+        (lambda f, name: f.update(members("evaluation", GREEK[:1])), "expected images_background/"),
+        (
+            lambda f, name: f.__setitem__(name.replace("_01", "_" + "1" * 5000), f.pop(name)),
+            r"has drawers \[2, .*not 1 … 20",
+        ),
     ],
 )
 def test_refused(tmp_path, change, message):
     with pytest.raises(DataError, match=message):
-        decode(archive(tmp_path / "x.zip", spoiled(change)))
+        decode(archive(tmp_path / "x.zip", spoiled(change)), "background")
 
 
 def test_a_path_that_climbs_writes_nothing(tmp_path):
     files = {"../../images_background/Greek/character02/0001_01.png": png(drawing())}
     path = archive(tmp_path / "in" / "x.zip", files | members("background", GREEK[:1]))
-    decode(path)
+    decode(path, "background")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["in", "x.zip"]
 
 
@@ -140,9 +189,9 @@ def test_damage_is_named(tmp_path):
     path = archive(tmp_path / "x.zip", members("background", GREEK[:1]))
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(DataError, match="damaged archive"):
-        decode(path)
+        decode(path, "background")
     with pytest.raises(DataError, match="cannot be read: No such file"):
-        decode(tmp_path / "none.zip")
+        decode(tmp_path / "none.zip", "background")
 
 
 def test_where_the_files_belong_is_said(tmp_path):

@@ -75,6 +75,9 @@ class Folder:
             _say(f"{path} holds {done} updates of λ: {settings['iterations']} in all adds none")
             settings["iterations"] = done
         write_json(file, {"version": tinybilevel.__version__, "settings": settings})
+        if done < settings["iterations"]:
+            # What an earlier, shorter run found must not pass for what this one will.
+            (path / "result.json").unlink(missing_ok=True)
         self._trim(done)
         #: Updates to reach in all: what the file holds already, or more.
         self.iterations: int = settings["iterations"]

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import tempfile
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,7 +24,8 @@ from tinybilevel.errors import missing_extra
 
 __all__ = ["omniglot"]
 
-_PARTS = ("background", "evaluation")
+#: The parts of the original distribution, and how many characters each has.
+_PARTS = {"background": 964, "evaluation": 659}
 _COPY = "omniglot_28.npz"
 _READY = Source(
     name="omniglot",
@@ -45,7 +47,9 @@ _ARCHIVES = Source(
 _DRAWERS = 20
 _SIDE = 105  # of an original image
 _MOST_BYTES = 10_000  # of one PNG of 105 × 105 pixels of 1 bit; the largest have 300
-_MEMBER = re.compile(r"images_(?:background|evaluation)/([^/]+)/(character\d+)/(\d+)_(\d+)\.png")
+_MEMBER = re.compile(
+    r"images_(background|evaluation)/([^/]+)/(character\d\d)/\d{4}_(\d\d)\.png", re.ASCII
+)
 
 
 def omniglot(data_dir: str | os.PathLike[str] | None = None) -> Characters:
@@ -57,7 +61,8 @@ def omniglot(data_dir: str | os.PathLike[str] | None = None) -> Characters:
         Directory that holds ``omniglot/omniglot_28.npz``, or ``omniglot/images_background.zip`` and
         ``omniglot/images_evaluation.zip`` of the original distribution. By default the directory
         that the environment variable ``TINYBILEVEL_DATA`` names, then the download cache, then a
-        download of the archives. What is decoded from archives is kept in the cache.
+        download of the archives. What is decoded from archives is kept in the cache, if that can be
+        written to.
 
     Returns
     -------
@@ -71,6 +76,11 @@ def omniglot(data_dir: str | os.PathLike[str] | None = None) -> Characters:
         If the files are missing, cannot be downloaded, have another checksum, or are damaged.
     ImportError
         If an archive is to be decoded and Pillow is not installed, or downloaded without pooch.
+
+    Warns
+    -----
+    UserWarning
+        If what was decoded cannot be kept.
 
     References
     ----------
@@ -90,25 +100,36 @@ def omniglot(data_dir: str | os.PathLike[str] | None = None) -> Characters:
         if "SHA-256" in str(error):
             raise
     paths = [locate(_ARCHIVES, f"images_{part}.zip", data_dir) for part in _PARTS]
-    decoded = cache_folder(_ARCHIVES) / _decoded_name(paths)
-    if decoded.is_file():
+    try:
+        decoded = cache_folder(_ARCHIVES) / _decoded_name(paths)
         return _characters(read_npz(decoded))
+    except (ImportError, DataError, KeyError):
+        pass  # none is kept, or it is damaged
     arrays: dict[str, Any] = {}
-    for part, path in zip(_PARTS, paths, strict=True):
-        names, images = decode(path)
+    for (part, count), path in zip(_PARTS.items(), paths, strict=True):
+        names, images = decode(path, part)
+        if len(names) != count:
+            raise DataError(f"{path}: holds {len(names)} characters, the original has {count}")
         arrays[f"images_{part}"] = images
         arrays[f"alphabet_{part}"], arrays[f"character_{part}"] = np.array(names).T
-    _save(decoded, arrays)
+    try:
+        _save(cache_folder(_ARCHIVES) / _decoded_name(paths), arrays)
+    except (ImportError, OSError) as error:
+        warnings.warn(f"what was decoded of Omniglot is not kept: {error}", stacklevel=2)
     return _characters(arrays)
 
 
-def decode(path: str | os.PathLike[str]) -> tuple[list[tuple[str, str]], NDArray[np.uint8]]:
+def decode(
+    path: str | os.PathLike[str], part: str
+) -> tuple[list[tuple[str, str]], NDArray[np.uint8]]:
     """Read an archive of the original distribution, in memory; nothing is extracted.
 
     Parameters
     ----------
     path : path-like
-        A zip file with ``images_*/ALPHABET/characterNN/NNNN_DD.png``, 1-bit images of 105 × 105.
+        A zip file with ``images_PART/ALPHABET/characterNN/NNNN_DD.png``, 1-bit images of 105 × 105.
+    part : {"background", "evaluation"}
+        Which one: a character in both would be trained on and tested on.
 
     Returns
     -------
@@ -136,7 +157,9 @@ def decode(path: str | os.PathLike[str]) -> tuple[list[tuple[str, str]], NDArray
                     continue  # folders, and what a system has left in them
                 if info.file_size > _MOST_BYTES:
                     raise DataError(f"{path}: {info.filename!r} has {info.file_size} bytes")
-                alphabet, character, _, drawer = match.groups()
+                whose, alphabet, character, drawer = match.groups()
+                if whose != part:
+                    raise DataError(f"{path}: holds {info.filename!r}, expected images_{part}/")
                 drawn = found.setdefault((alphabet, character), {})
                 if int(drawer) in drawn:
                     raise DataError(f"{path}: holds {info.filename!r} twice")
@@ -149,7 +172,7 @@ def decode(path: str | os.PathLike[str]) -> tuple[list[tuple[str, str]], NDArray
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     names = sorted(found)
     if not names:
-        raise DataError(f"{path}: holds no image images_*/ALPHABET/characterNN/NNNN_DD.png")
+        raise DataError(f"{path}: holds no image images_{part}/ALPHABET/characterNN/NNNN_DD.png")
     for name in names:
         if sorted(found[name]) != list(range(1, _DRAWERS + 1)):
             raise DataError(
