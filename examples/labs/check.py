@@ -89,7 +89,7 @@ def check(course: Path, lab: str) -> tuple[list[str], bool]:
     said = validated(course, paths)
     nbgrader(course, "autograde", lab)
     task = {cell.name: cell.task for cell in cells}
-    lines.append(f"  {'submission':<40} {'due':>4} {'given':>5} {'to mark':>7}  validate")
+    lines.append(f"  {'submission':<46} {'due':>4} {'given':>5} {'to mark':>7}  validate")
     for student, s in work.items():
         lost = {task[hole] for hole in s.loses}
         due = {name: 0.0 if task[name] in lost else float(n) for name, n in points.items()}
@@ -100,7 +100,7 @@ def check(course: Path, lab: str) -> tuple[list[str], bool]:
         totals = f"{sum(due.values()):>4g} {sum(given.values()):>5g} {left:>7g}"
         verdict = "passes" if said[student] else "fails"
         note = "" if ok else f"   WRONG: due {due}, given {given}"
-        lines.append(f"  {s.name:<40} {totals}  {verdict}{note}")
+        lines.append(f"  {s.name:<46} {totals}  {verdict}{note}")
     lines.append(f"  {len(work)} submissions in {time.perf_counter() - start:.0f} s")
     return lines, good
 
