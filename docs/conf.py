@@ -83,6 +83,7 @@ sphinx_gallery_conf = {
             )
         ]
     ),
+    "reset_modules": ("matplotlib", "directives.house_style"),
     "abort_on_example_error": True,
     "download_all_examples": False,
     "capture_repr": (),

@@ -73,6 +73,17 @@ class BackwardPass(SphinxDirective):
         return [nodes.raw("", picture.svg(), format="html")]
 
 
+def house_style(gallery_conf, path):
+    """Draw the gallery as `tinybilevel.plotting` draws; the examples need not say so."""
+    import matplotlib
+
+    import tinybilevel as tb
+
+    with tb.plotting.style():
+        settings = matplotlib.rcParams.copy()
+    matplotlib.rcParams.update(settings)
+
+
 def setup(app):
     app.add_directive("backward-pass", BackwardPass)
     app.add_directive("lines-of", LinesOf)

@@ -24,7 +24,7 @@ for value in (1.0, 0.1, 0.01):
         errors.append(tb.testing.relative_error(progress.hypergradient.grad, exact))
 
     result = tb.minimize(
-        problem, [-1.0, 1.0], method, optimizer=tb.Adam(0.1), iterations=60, callback=note
+        problem, [-1.0, 1.0], method, optimizer=tb.SGD(0.004, decay=0), iterations=60, callback=note
     )
     print(f"tol = {value:4}: f = {result.value:.4f}, from K = {max(depths)} down to {min(depths)}")
     axes[0].plot(depths, label=f"tol = {value}")

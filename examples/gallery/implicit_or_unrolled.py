@@ -39,5 +39,7 @@ for name, line in errors.items():
 ax.set(
     xscale="log", xlabel="T, steps of the lower level", ylabel="relative error of the hypergradient"
 )
+ax.minorticks_off()
+ax.set_xticks(horizons, horizons)
 ax.legend()
 plt.show()
