@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from tinybilevel.cli import main, table4
+from tinybilevel.cli import main, table4, toy
 from tinybilevel.cli.figure7 import _Run, along, errors, slope
 from tinybilevel.cli.one_shot import Config
 from tinybilevel.methods import KRMD, RMD
@@ -64,6 +64,19 @@ def test_the_papers_row_stands_below_ours_where_it_has_one(tmp_path):
     one = next(line for line in lines if "5-way" in line and "15000 updates" in line)
     numbers = ["1", "97.00", "±", "0.30", "(600)", "98.00", "96.00", "5000", "0.100"]
     assert one.split()[-9:] == numbers
+
+
+def test_runs_of_other_problems_have_no_row_and_older_ones_have(tmp_path):
+    write_run(tmp_path / "now", Config(K=10, seed=1), 0.9)
+    write_run(tmp_path / "older", Config(K=10), 0.8)
+    write_run(tmp_path / "other", toy.Config(), 0.7)
+    older = tmp_path / "older" / "config.json"
+    settings = json.loads(older.read_text())
+    del settings["settings"]["rotations"]
+    older.write_text(json.dumps(settings))
+    [row] = table4.rows(tmp_path)
+    assert row["seeds"] == [1, 0]
+    assert row["accuracy"] == pytest.approx(85)
 
 
 def test_figure_7_draws_four_plots_of_its_runs(tmp_path, capsys):

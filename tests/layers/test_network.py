@@ -52,6 +52,10 @@ def test_starting_values_repeat_and_have_their_scale():
     kernel = net.tensors(w)["conv2d1.weight"]
     assert kernel.std() == pytest.approx((2 / 27) ** 0.5, rel=0.05)
     np.testing.assert_array_equal(net.tensors(w)["dense1.bias"], 0)
+    wide = Network([Dense(100)], (50,))
+    assert wide.tensors(wide.init(seed=3))["dense1.weight"].std() == pytest.approx(
+        50**-0.5, rel=0.05
+    )
     assert net.init(0, np.float32).dtype == np.float32
 
 

@@ -169,6 +169,11 @@ ROWS = RNG.standard_normal((6, 4))
             ValueError,
             "y must be finite, got 18 NaN or inf",
         ),
+        (
+            lambda: tb.NetworkLoss(Network([Dense(1)], (4,)), ROWS, np.ones(6), loss="squared"),
+            ValueError,
+            r"y must be floats of shape \(6, 1\), got shape \(6,\): y\[:, None\] has it",
+        ),
         (lambda: tb.NetworkLoss(NET, ROWS[:0], Y[:0]), ValueError, r"n ≥ 1, got \(0, 4\)"),
         (lambda: tb.NetworkLoss([Dense(3)], ROWS, Y), TypeError, r"network must be a Network, got"),
         (lambda: FeatureLoss(None, Y), TypeError, "network must be a Network, got None"),

@@ -39,6 +39,79 @@ def draw(characters, seed):
     return characters.draw(ways=3, shots=1, queries=4, seed=seed)
 
 
+def small(**options):
+    """Return a task's problem in float64, with differing strengths and step sizes."""
+    shape, rng = (1, 4, 4), np.random.default_rng(5)
+    layers = four_blocks(3, filters=2, input_shape=shape)
+    family = OneShot(layers, input_shape=shape, T=3, backend="plain", **options)
+    lam = family.start(0, dtype=float) + 0.1 * rng.standard_normal(family.layout.size)
+    lam[family.layout["log_rho"]] = np.log(np.linspace(0.2, 0.9, 8))
+    lam[family.layout["log_gamma"]] = np.log(np.linspace(0.01, 0.08, 8))
+    X, X_query = rng.random((3, *shape)), rng.random((6, *shape))
+    task = X, np.arange(3), X_query, np.array([0, 1, 2, 2, 1, 0])
+    return family, family.problem(*task, lam0=lam), task
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_its_hypergradients_are_the_slopes_of_its_value(once):
+    _, problem, _ = small(features_once=once)
+    assert tb.testing.assert_matches_differences(problem, problem.lam0, tb.RMD()) < 1e-6
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_both_levels_are_what_the_class_says(once):
+    family, problem, (X, y, X_query, y_query) = small(features_once=once)
+    lam, layout, network = problem.lam0, family.layout, family.network
+    front, c = lam[layout["front"]], lam[layout["c"]]
+    rho, gamma = (np.repeat(np.exp(lam[layout[n]]), family.sizes) for n in ("log_rho", "log_gamma"))
+    w = c + 0.1 * np.random.default_rng(0).standard_normal(c.size)
+    theta = problem.hyper_map(lam)
+
+    def losses(X, y):
+        return tb.NetworkLoss(network, X, y, reduction="sum", adapt=family.adapt)
+
+    support, query = losses(X, y), losses(X_query, y_query)
+    expected = support.value(w, front) + (rho * (w - c) ** 2).sum()
+    assert problem.transition.objective.value(w, theta) == pytest.approx(expected, rel=1e-12)
+    assert problem.upper.value(w, theta) == pytest.approx(query.value(w, front) / 6, rel=1e-12)
+    moved = w - gamma * (support.grad(w, front) + 2 * rho * (w - c))
+    np.testing.assert_allclose(problem.transition.step(0, w, theta), moved, rtol=1e-11)
+    np.testing.assert_array_equal(problem.transition.initial(theta), c)
+
+
+def test_adaptation_learns_from_the_support_set_alone(family, lam, characters):
+    task = draw(characters, 0)
+    whole = family.adapted(lam, task)
+    other = replace(task, X_query=task.X_query[:3], y_query=task.y_query[:3])
+    np.testing.assert_array_equal(family.adapted(lam, other), whole)
+    problem = family.problem(task.X, task.y, task.X_query, task.y_query)
+    w = tb.KRMD(K=0)(problem, lam).w
+    np.testing.assert_array_equal(whole, np.concatenate([lam[family.layout["front"]], w]))
+    scores = family.network.forward(whole, task.X_query)
+    np.testing.assert_array_equal(family.predict(lam, task), scores.argmax(axis=1))
+
+
+def test_it_starts_from_a_head_of_zeros_and_strengths_by_block(family):
+    start = family.start(3, rho={"block3": 1.0, "block4": 2.0, "head": 4.0}, gamma=0.5)
+    parts = family.layout.unpack(start.astype(float))
+    tensors = family.back.tensors(parts["c"])
+    assert not tensors["head.dense.weight"].any()
+    drawn = family.network.init(3, np.float32)
+    np.testing.assert_array_equal(parts["front"], drawn[: family.front.size])
+    body = slice(0, family.back.layout["head.dense.weight"].start)
+    np.testing.assert_array_equal(parts["c"][body], drawn[family.front.size :][body])
+    np.testing.assert_allclose(np.exp(parts["log_rho"]), [1, 1, 1, 2, 2, 2, 4, 4], rtol=1e-6)
+    np.testing.assert_allclose(np.exp(parts["log_gamma"]), 0.5, rtol=1e-6)
+
+
+def test_four_blocks_halve_the_image_while_they_can():
+    for side, pools in ((28, 4), (8, 3), (1, 0)):
+        layers = four_blocks(5, filters=2, input_shape=(1, side, side))
+        kinds = [type(layer).__name__ for block in layers.values() for layer in block]
+        assert kinds.count("MaxPool") == pools
+        tb.layers.Network(layers, (1, side, side))
+
+
 def test_a_stream_draws_another_task_for_each_update_and_problem(family, lam, characters):
     options = {"ways": 3, "queries": 4, "seed": 7}
     first, second = family.stream(characters, lam, **options, tasks=2)
@@ -47,6 +120,9 @@ def test_a_stream_draws_another_task_for_each_update_and_problem(family, lam, ch
     again = pickle.loads(pickle.dumps(family.stream(characters, lam, **options)[0]))
     assert tb.KRMD(K=0)(again.at_iteration(2), lam).value == values[1]
     assert tb.KRMD(K=0)(first).value == values[0], "a direct call is update 1"
+    other = family.stream(characters, lam, **{**options, "seed": 8})[0]
+    assert tb.KRMD(K=0)(other).value != values[0]
+    assert tb.KRMD(K=0)(first).w.dtype == lam.dtype
 
 
 @pytest.mark.filterwarnings("ignore::tinybilevel.TruncationWarning")

@@ -114,6 +114,9 @@ def rows(out: Path) -> list[dict[str, Any]]:
     groups: dict[str, list[tuple[dict[str, Any], dict[str, Any], Path]]] = {}
     for file in sorted(out.glob("*/result.json")):
         settings = json.loads((file.parent / "config.json").read_text())["settings"]
+        if set(settings) - set(asdict(Config())):
+            continue  # a run of another problem
+        settings = asdict(Config()) | settings  # of an older run, those that it did not know yet
         key = json.dumps({k: v for k, v in settings.items() if k != "seed"})
         result = json.loads(file.read_text())
         groups.setdefault(key, []).append((settings, result, file.parent))

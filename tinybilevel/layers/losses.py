@@ -64,7 +64,10 @@ class SquaredError(Loss):
     def check(self, y: Any, n: int, outputs: int) -> Array:
         y = as_float("y", y)
         if y.shape != (n, outputs):
-            raise ValueError(f"y must be floats of shape ({n}, {outputs}), got shape {y.shape}")
+            hint = ": y[:, None] has it" if outputs == 1 and y.shape == (n,) else ""
+            raise ValueError(
+                f"y must be floats of shape ({n}, {outputs}), got shape {y.shape}{hint}"
+            )
         return frozen("y", y)
 
     def value(self, s: Array, y: Array) -> float:
