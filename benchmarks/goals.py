@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 JAX, NUMPY, NUMBA = "JAX jit", "tinybilevel, NumPy", "tinybilevel, Numba"
+LOOP, PATCHES = "tinybilevel, compiled loop", "JAX, patches and features once"
 TORCH = ("torch", "torch, explicit adjoint", "higher", "TorchOpt")
 
 
@@ -58,6 +59,9 @@ def judge(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             case "toy", _:
                 add("tinybilevel, kernel", (JAX,), 0.2)
                 add(NUMBA, (JAX,), 1.0)
+            case "one-shot", _:
+                add(LOOP, (PATCHES, "JAX, lax.conv"), 0.8)
+                add(LOOP, ("torch, features once",), 0.5)
             case "first", _:
                 add(NUMPY, (JAX,), 0.3)
                 add(NUMPY, ("torch",), 0.3)

@@ -71,7 +71,9 @@ def _unused(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         if count == _ALONE:
             return each
     array = np.empty(shape, dtype)
-    if sum(each.nbytes for arrays in _made.values() for each in arrays) + array.nbytes > MOST:
+    # A list of them, since other threads may add some.
+    kept = sum(each.nbytes for arrays in list(_made.values()) for each in arrays)
+    if kept + array.nbytes > MOST:
         _made.clear()
     if array.nbytes <= MOST:
         _made.setdefault((shape, dtype), []).append(array)
