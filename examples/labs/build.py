@@ -150,6 +150,8 @@ def _as_json(cell: Cell) -> dict:
         }
         if graded:
             metadata["nbgrader"]["points"] = cell.points
+    if cell.name == "checks":
+        metadata["jupyter"] = {"source_hidden": True}  # folded away
     if cell.task:
         metadata["tags"] = [f"task{cell.task}"]
     out = {"cell_type": cell.kind, "id": cell.name, "metadata": metadata}
