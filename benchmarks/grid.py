@@ -7,6 +7,7 @@ longer of reading X once per product and of the multiply-adds by BLAS, on this m
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -56,7 +57,7 @@ def resume(
                 result = found[case.name] = {**run(case), "machine": machine([])}
                 file.write(json.dumps(result) + "\n")
                 file.flush()
-                print(f"{case.name}: {ratio(result, JAX)} of JAX", flush=True)
+                print(f"{case.name}: {ratio(result, JAX) or math.nan:.2f} of JAX", flush=True)
     return list(found.values())
 
 

@@ -35,10 +35,10 @@ __all__ = [
 LOSSES, GRAD, GRAD_VJP, KEPT_VJP = range(4)
 #: Features and vectors of examples in a tile.
 FEATURES, VECTORS = 4, 4
-_CLASSES = 5
 
-_add, _add_one = add_tile(VECTORS, _CLASSES), add_tile(VECTORS, 1)
-_dot, _dot_one = dot_tile(FEATURES, _CLASSES, add=True), dot_tile(FEATURES, 1, add=True)
+# Of five classes, of three and of one.
+_add_5, _add_3, _add_1 = (add_tile(VECTORS, classes) for classes in (5, 3, 1))
+_dot_5, _dot_3, _dot_1 = (dot_tile(FEATURES, classes, add=True) for classes in (5, 3, 1))
 
 
 def scratch(scores: int, features: int, block: int) -> int:
@@ -112,24 +112,38 @@ def _differences(W, out):  # type: ignore[no-untyped-def]
 def _scores(data, x, W, scores, features, rows, block, vector, S):  # type: ignore[no-untyped-def]
     """S[c, i] = Σ_j W[j, c] x_ij."""
     S[: scores * block] = 0
-    wide = scores - scores % _CLASSES
     for i in range(0, rows, VECTORS * vector):
-        for c in range(0, wide, _CLASSES):
-            _add(W, c, scores, features, data, x + i, block, S, c * block + i, block)
-        for c in range(wide, scores):
-            _add_one(W, c, scores, features, data, x + i, block, S, c * block + i, block)
+        c = 0
+        while c < scores:
+            at, to = x + i, c * block + i
+            if scores - c >= 5:
+                _add_5(W, c, scores, features, data, at, block, S, to, block)
+                c += 5
+            elif scores - c >= 3:
+                _add_3(W, c, scores, features, data, at, block, S, to, block)
+                c += 3
+            else:
+                _add_1(W, c, scores, features, data, at, block, S, to, block)
+                c += 1
 
 
 @njit(nogil=True, cache=True)
 def _sums(data, x, R, scores, features, rows, block, vector, G, classes):  # type: ignore[no-untyped-def]
     """G[j, c] += Σ_i R[c, i] x_ij; one score's go to class 1."""
-    n, wide, g = -(-rows // vector), scores - scores % _CLASSES, classes - scores
+    n, first = -(-rows // vector), classes - scores
     for j in range(0, features, FEATURES):
-        at, to = x + j * block, g + j * classes
-        for c in range(0, wide, _CLASSES):
-            _dot(data, at, block, R, c * block, block, n, G, to + c, classes)
-        for c in range(wide, scores):
-            _dot_one(data, at, block, R, c * block, block, n, G, to + c, classes)
+        c = 0
+        while c < scores:
+            at, r, to = x + j * block, c * block, j * classes + first + c
+            if scores - c >= 5:
+                _dot_5(data, at, block, R, r, block, n, G, to, classes)
+                c += 5
+            elif scores - c >= 3:
+                _dot_3(data, at, block, R, r, block, n, G, to, classes)
+                c += 3
+            else:
+                _dot_1(data, at, block, R, r, block, n, G, to, classes)
+                c += 1
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

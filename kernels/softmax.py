@@ -271,7 +271,7 @@ def _skipping_pays(X: Array, n_classes: int, stride: int) -> bool:
 
 
 def _across_pays(d: int, n_classes: int, itemsize: int) -> bool:
-    return n_classes == 2 or d * d * itemsize < _BLOCK
+    return n_classes <= 4 or d * d * itemsize < _BLOCK
 
 
 def _padded(X: Array, ld: int) -> tuple[Array, ...]:

@@ -1,6 +1,6 @@
 """T steps of gradient descent on softmax regression with an L2 penalty, and K back, on threads.
 
-g = s Σ_i θ_i ℓ_i(W) + ρ‖W‖², so that a step is (1 − 2γρ) w − γ s Σ_i …, and a product likewise.
+g = s Σ_i θ_i ℓ_i(W) + ρ‖W‖², so that a step is w − (2γρ w + γ s Σ_i …), and a product likewise.
 From one step to the next nobody returns to the interpreter. States lie as the kernels read them,
 and a step is one pass over the data.
 
@@ -68,7 +68,8 @@ class SoftmaxLoop:
         number = lower.dtype.type
         # Looks for some two chunks' time.
         self.patience = max(lower.X[0].size // lower.chunks // 8, LOOKS)
-        self.factors = number(1 - 2 * step_size * penalty), number(-step_size * scale)
+        # Not 1 − 2γρ, whose rounding would be the same at every step.
+        self.factors = number(2 * step_size * penalty), number(-step_size * scale)
 
     def alone(self) -> SoftmaxLoop:
         """Return the same loop on the calling thread, with the same data."""
@@ -168,8 +169,8 @@ def _hand_in(queue, step, which, place):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _update(piece, layout, keep, scale, sums, places, w, out):  # type: ignore[no-untyped-def]
-    """Write some rows of keep w + scale Σ_k sums[places[k]] to out; return their square norm."""
+def _update(piece, layout, shrink, scale, sums, places, w, out):  # type: ignore[no-untyped-def]
+    """Write some rows of w + scale Σ_k sums[places[k]] − shrink w; return their square norm."""
     rows, length, ld, sum_ld = layout
     each = -(-rows // _PIECES)
     first, last = piece * each, min((piece + 1) * each, rows)
@@ -180,7 +181,7 @@ def _update(piece, layout, keep, scale, sums, places, w, out):  # type: ignore[n
             total[j] += addend[j]
     for i in range(first, last):
         for j in range(length):
-            x = keep * w[i * ld + j] + scale * total[i * sum_ld + j]
+            x = w[i * ld + j] + (scale * total[i * sum_ld + j] - shrink * w[i * ld + j])
             out[i * ld + j] = x
             square += x * x
     return square
@@ -188,7 +189,7 @@ def _update(piece, layout, keep, scale, sums, places, w, out):  # type: ignore[n
 
 @njit(nogil=True, cache=True)
 def _descend(  # type: ignore[no-untyped-def]
-    queue, X, y, sizes, layout, theta, keep, scale, patience, scratch, sums, rows, ring, kept
+    queue, X, y, sizes, layout, theta, shrink, scale, patience, scratch, sums, rows, ring, kept
 ):
     counter, T, _, places, _ = queue
     chunks, me = places.size, count_up(counter, 2, 1)
@@ -206,7 +207,7 @@ def _descend(  # type: ignore[no-untyped-def]
                 continue
         else:
             out = ring[(T - t - 1) % rows]
-            _update(which - chunks, layout, keep, scale, sums, places, w, out)
+            _update(which - chunks, layout, shrink, scale, sums, places, w, out)
         count_up(counter, 1, 1)
     count_up(counter, 3, 1)
 
@@ -219,7 +220,7 @@ def _ascend(  # type: ignore[no-untyped-def]
     sizes,
     layout,
     theta,
-    keep,
+    shrink,
     scale,
     patience,
     scratch,
@@ -255,6 +256,6 @@ def _ascend(  # type: ignore[no-untyped-def]
                 h[i] += scale * D[i]
         else:
             piece, out = which - chunks, alphas[(k + 1) % 2]
-            squares[k, piece] = _update(piece, layout, keep, scale, sums, places, alpha, out)
+            squares[k, piece] = _update(piece, layout, shrink, scale, sums, places, alpha, out)
         count_up(counter, 1, 1)
     count_up(counter, 3, 1)
