@@ -62,7 +62,12 @@ def test_a_run_leaves_all_its_files_and_says_what_it_found(tmp_path, capsys):
     assert (result["train_tasks"], result["train_images"]) == (3, 3 * 5 * 6)
     assert saved["lam"].dtype == np.float32
     np.testing.assert_array_equal(saved["kept_iterations"], [1, 2, 3])
-    problems = one_shot.family(replace(defaults("digits"), filters=4), 8)
+    config = replace(defaults("digits"), T=3, filters=4, test_tasks=4)
+    problems, (_, test) = one_shot.family(config, 8), characters(config)
+    tasks = one_shot._test_tasks(config, test)
+    before = problems.evaluate(saved["kept"][0], tasks)["query"].mean
+    assert result["test_accuracy_start"] == pytest.approx(before)
+    assert before != pytest.approx(result["test_accuracy"]), "or nothing is told apart here"
     np.testing.assert_array_equal(saved["kept"][0], one_shot.start(defaults("digits"), problems))
     assert (saved["kept"][-1] != saved["lam"]).any()
 

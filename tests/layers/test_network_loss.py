@@ -224,6 +224,34 @@ def test_features_of_data_that_are_changed_later_are_the_same():
     np.testing.assert_array_equal(phi(NET.init(seed=1)), before)
 
 
+def test_a_bound_map_remembers_the_last_numbers_and_promotes():
+    net = Network([Dense(3), Tanh()], (4,))
+    phi = FeatureMap(net, [ROWS, ROWS[:2]])
+    bound, lam = phi.bound(), net.init(seed=1)
+    h = RNG.standard_normal(24)
+    for _ in range(2):
+        np.testing.assert_array_equal(bound(lam), phi(lam))
+        np.testing.assert_array_equal(bound.vjp(lam, h), phi.vjp(lam, h))
+        np.testing.assert_array_equal(bound.jvp(lam, lam), phi.jvp(lam, lam))
+        lam += 0.1  # in place, in the same memory
+    assert phi.vjp(lam.astype(np.float32), h).dtype == np.float64
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_what_one_sweep_gives_is_what_each_product_does(reduction):
+    g = tb.NetworkLoss(network(), X, Y, reduction=reduction, adapt=("one", "head"))
+    w, lam = point(g)
+    v = RNG.standard_normal(w.size)
+    value, grad, grad_lam = g.value_with_grads(w, lam)
+    assert value == g.value(w, lam)
+    np.testing.assert_array_equal(grad, g.grad(w, lam))
+    np.testing.assert_array_equal(grad_lam, g.grad_lam(w, lam))
+    grad, hessian, mixed = g.grad_with_vjp(w, lam, v)
+    np.testing.assert_array_equal(grad, g.grad(w, lam))
+    for part, expected in zip((hessian, mixed), g.grad_vjp(w, lam, v), strict=True):
+        np.testing.assert_array_equal(part, expected)
+
+
 def test_names_of_blocks_are_read_once():
     net = Network([Dense(3), Tanh(), Dense(3)], (4,))
     g = tb.NetworkLoss(net, ROWS, Y, adapt=(name for name in ["dense2"]))

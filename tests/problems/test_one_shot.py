@@ -77,6 +77,8 @@ def test_both_levels_are_what_the_class_says(once):
     moved = w - gamma * (support.grad(w, front) + 2 * rho * (w - c))
     np.testing.assert_allclose(problem.transition.step(0, w, theta), moved, rtol=1e-11)
     np.testing.assert_array_equal(problem.transition.initial(theta), c)
+    images = family.front.output_shape
+    assert theta.size - lam.size == (9 * np.prod(images) - front.size if once else 0)
 
 
 def test_adaptation_learns_from_the_support_set_alone(family, lam, characters):

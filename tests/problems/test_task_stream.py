@@ -33,8 +33,15 @@ def test_it_changes_its_precision_at_every_update():
 
 
 def test_minibatches_within_it_are_those_of_the_update():
-    problem = tb.problems.toy(T=5)
-    assert TaskStream.of(lambda tau: problem).at_iteration(3) is problem
+    rng = np.random.default_rng(0)
+    net = tb.layers.Network([tb.layers.Dense(2)], (3,))
+    g = tb.NetworkLoss(net, rng.standard_normal((8, 3)), np.arange(8) % 2)
+    batches = tb.FreshMinibatches(8, 2, T=5, seed=0)
+    descent = tb.GradientDescent(g, 0.1, net.init(0), batches=batches)
+    problem = tb.BilevelProblem(descent, upper=g, T=5)
+    third = TaskStream.of(lambda tau: problem).at_iteration(3).transition.batches
+    np.testing.assert_array_equal(third, batches(3))
+    assert not np.array_equal(third, batches(1))
 
 
 def test_it_is_not_the_problem_that_it_begins_with():

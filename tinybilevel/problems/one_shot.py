@@ -76,7 +76,7 @@ def four_blocks(
     side = min(input_shape[1:])
     for k in range(1, 5):
         pool: list[Layer] = [MaxPool(2)] if side >= 2 else []
-        side = side // 2 if pool else side
+        side //= 2
         blocks[f"block{k}"] = [
             Conv2d(filters, 3, padding=1, bias=False),
             BatchNorm(),
