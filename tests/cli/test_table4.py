@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tinybilevel.cli import main, table4, toy
-from tinybilevel.cli.figure7 import _Run, along, errors, slope
+from tinybilevel.cli.figure7 import _errors, _Run, along, errors, slope
 from tinybilevel.cli.one_shot import Config
 from tinybilevel.methods import KRMD, RMD
 
@@ -118,6 +118,15 @@ def test_the_error_is_that_of_the_methods(finished):
         assert found[name]["all"][1] == pytest.approx(error, rel=1e-10)
         error = np.linalg.norm((K1 - right)[c]) / np.linalg.norm(right[c])
         assert found[name]["c"][1] == pytest.approx(error, rel=1e-10)
+
+
+def test_the_curve_without_a_pull_is_of_a_lam_without_one(finished):
+    curves, _ = _errors(finished)
+    free = finished.saved["lam"].copy()
+    free[finished.problems.layout["log_rho"]] = -60
+    found = errors(finished, free, finished.tasks)["h_0"]["all"]
+    np.testing.assert_array_equal(curves["ρ = 0, against h₀"], found)
+    assert not np.allclose(curves["ρ > 0, against h₀"], found)
 
 
 def test_the_cosine_is_that_of_the_runs_own_method_with_the_exact_one(finished):
