@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -55,3 +57,29 @@ def test_it_is_not_the_problem_that_it_begins_with():
 def test_what_draws_no_problem_is_refused():
     with pytest.raises(TypeError, match=r"draw\(1\) must return a BilevelProblem, got 1"):
         TaskStream.of(lambda tau: tau)
+
+
+def test_a_change_of_update_1_alone_is_refused():
+    stream = TaskStream.of(toy)
+    for change in ({"T": 3}, {"upper": toy(2).upper}, {"transition": toy(2).transition}):
+        (name,) = change
+        with pytest.raises(TypeError, match=f"{name} of a TaskStream cannot be changed .*draw"):
+            dataclasses.replace(stream, **change)
+
+
+def test_a_new_start_is_that_of_all_updates():
+    stream = TaskStream.of(toy).starting_at([3.0, 4.0])
+    for problem in (stream, stream.at_iteration(2)):
+        np.testing.assert_array_equal(
+            tb.RMD()(problem, [1.0, 1.0]).w,
+            tb.RMD()(toy(2 if problem is not stream else 1).starting_at([3.0, 4.0]), [1.0, 1.0]).w,
+        )
+
+
+def test_what_each_is_made_into_stays_with_another_precision():
+    made = dataclasses.replace(TaskStream.of(toy), made=as_it_is)
+    assert made.astype(np.float32).made is as_it_is
+
+
+def as_it_is(problem):
+    return problem

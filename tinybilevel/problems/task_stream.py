@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,12 @@ class TaskStream(BilevelProblem):
         τ → BilevelProblem, for τ = 1, 2, …; the same for the same τ, so that a resumed run goes on
         with the same tasks. All are functions of the same λ.
 
+    Raises
+    ------
+    TypeError
+        If `draw` returns no problem, or one part, such as T, is changed for update 1 alone: change
+        it in `draw`.
+
     Examples
     --------
     >>> import tinybilevel as tb
@@ -37,13 +43,24 @@ class TaskStream(BilevelProblem):
     made: Callable[[BilevelProblem], BilevelProblem] | None = field(
         default=None, kw_only=True, repr=False
     )
+    first: BilevelProblem | None = field(default=None, kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("transition", "upper", "T", "hyper_map"):
+            if getattr(self, name) is not getattr(self.first, name, None):
+                raise TypeError(
+                    f"{name} of a TaskStream cannot be changed for update 1 alone: make the stream "
+                    "by TaskStream.of(draw), of a draw that returns problems with another "
+                    f"{name}"
+                )
 
     @classmethod
     def of(cls, draw: Callable[[int], BilevelProblem]) -> TaskStream:
         """Return the stream of the problems ``draw(1)``, ``draw(2)``, …."""
         first = _drawn(draw, 1)
         parts = {each.name: getattr(first, each.name) for each in fields(BilevelProblem)}
-        return cls(**parts, draw=draw)
+        return cls(**parts, draw=draw, first=first)
 
     def _parts(self) -> tuple[Any, ...]:
         return (*super()._parts(), self.draw)
@@ -53,10 +70,16 @@ class TaskStream(BilevelProblem):
         return drawn if self.made is None else self.made(drawn)
 
     def to(self, namespace: str) -> BilevelProblem:
-        return TaskStream.of(partial(_then, self.draw, "to", namespace))
+        return self._drawing(partial(_then, self.draw, "to", namespace))
 
     def astype(self, dtype: Any) -> BilevelProblem:
-        return TaskStream.of(partial(_then, self.draw, "astype", dtype))
+        return self._drawing(partial(_then, self.draw, "astype", dtype))
+
+    def starting_at(self, w: Any) -> BilevelProblem:
+        return self._drawing(partial(_then, self.draw, "starting_at", w))
+
+    def _drawing(self, draw: Callable[[int], BilevelProblem]) -> TaskStream:
+        return replace(TaskStream.of(draw), made=self.made)
 
 
 def _drawn(draw: Callable[[int], BilevelProblem], tau: int) -> BilevelProblem:
