@@ -512,3 +512,12 @@ def test_a_slope_that_is_all_but_right_may_be_the_point_s_fault():
     with pytest.raises(AssertionError, match="the point is too wild for a slope: try one nearer"):
         check_objective(g, np.zeros(2), np.zeros(1))
     assert check_objective(g, np.ones(2), np.zeros(1))
+
+
+def test_a_state_without_its_buffers_is_refused():
+    ball, whole = tb.HeavyBall(tb.L2Penalty(1.0), 0.1, momentum=0.5, initial=np.ones(3)), np.ones(6)
+    lam = np.zeros(1)
+    assert tb.testing.assert_transition_adjoints(ball, whole, lam)
+    for w in (np.ones(3), np.ones(12)):
+        with pytest.raises(ValueError, match=rf"w must be a whole state.* 6 entries.*got {w.size}"):
+            tb.testing.assert_transition_adjoints(ball, w, lam)

@@ -266,6 +266,13 @@ def assert_transition_adjoints(
     name = type(transition).__name__
     if not any(has.values()):
         raise TypeError(f"{name} has neither vjp nor jvp to check")
+    w0 = transition.initial(lam)
+    if w0.shape != w.shape:
+        raise ValueError(
+            f"w must be a whole state, its buffers included, of {w0.size} entries as `initial` of "
+            f"{name} gives it ({1 + transition.n_buffers} times what is given as `initial`, the "
+            f"variable alone), got {w.size} entries"
+        )
     found = Findings(name, tol)
     found.unchecked = tuple(f"{p} is not written out: {_NEEDED[p]}" for p in has if not has[p])
     none_w, none_lam = np.zeros_like(w), np.zeros_like(lam)
@@ -276,7 +283,7 @@ def assert_transition_adjoints(
         along_lam = transition.jvp(t, w, lam, none_w, dlam)
         found.dot("A", ("jvp(dw, 0)", "vjp[0]"), along_w, alpha, dw, A_alpha)
         found.dot("B", ("jvp(0, dlam)", "vjp[1]"), along_lam, alpha, dlam, B_alpha)
-    w0, dw0 = transition.initial(lam), transition.initial_jvp(lam, dlam)
+    dw0 = transition.initial_jvp(lam, dlam)
     alpha0, x = direction(rng, w0), transition.readout(w)
     alpha_x = direction(rng, x)
     B0_alpha = transition.initial_vjp(lam, alpha0)

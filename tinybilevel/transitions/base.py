@@ -51,9 +51,9 @@ class Transition(Movable):
     Parameters
     ----------
     initial : array_like (M,), slice, pair or triple of callables
-        w_0 itself; the block of λ that holds it; or Ξ_0 with its products, ``(Ξ_0, vjp)`` or
-        ``(Ξ_0, vjp, jvp)`` with the signatures above. Without the jvp, forward mode forms it from
-        one vjp per entry of w_0.
+        w_0 itself, without buffers, which start at 0; the block of λ that holds it; or Ξ_0 with
+        its products, ``(Ξ_0, vjp)`` or ``(Ξ_0, vjp, jvp)`` with the signatures above. Without the
+        jvp, forward mode forms it from one vjp per entry of w_0.
 
     Examples
     --------
