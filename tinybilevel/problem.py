@@ -233,7 +233,10 @@ class BilevelProblem:
         """
         lam = self.lam0 if lam is None else lam
         if lam is None:
-            raise ValueError("lam is needed: the problem has no lam0")
+            raise ValueError(
+                "lam is needed: the problem has no lam0; give λ in the call, as method(problem, "
+                "lam), or BilevelProblem(…, lam0=λ)"
+            )
         lam = as_float("lam", lam, ndim=1)
         if self.namespace != "numpy":
             lam = moved(lam, self.namespace)
