@@ -17,8 +17,9 @@ pytest.importorskip("matplotlib")
 
 @pytest.fixture
 def small(monkeypatch):
-    """Let "mnist" be the digits."""
-    monkeypatch.setitem(hypercleaning._LOADERS, "mnist", lambda data_dir: data.digits())
+    """Let "mnist" and "fashion" be the digits."""
+    for name in ("mnist", "fashion"):
+        monkeypatch.setitem(hypercleaning._LOADERS, name, lambda data_dir: data.digits())
 
 
 def command(what, out, *more):
@@ -48,6 +49,24 @@ def test_table_and_figure_share_their_runs(small, tmp_path, capsys, monkeypatch)
         ["5", "1"],
         ["5", "21"],
     ]
+
+
+def test_fashion_takes_a_step_size_that_is_stable_there(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    what = ["reproduce", "table2", "--data", "fashion", "--iterations", "2", "--K", "1"]
+    assert main(what) == 0
+    printed = capsys.readouterr().out
+    assert "paper" not in printed, "its Table 2 is of MNIST"
+    run = tmp_path / "runs/table2-fashion/K1-seed0"
+    settings = json.loads((run / "config.json").read_text())["settings"]
+    assert (settings["data"], settings["step_size"]) == ("fashion", "auto")
+    gamma = json.loads((run / "result.json").read_text())["step_size"]
+    assert f"fashion; 2 updates of λ in each run, γ = {gamma:.3g}; run " in printed
+    assert main([*what, "--step-size", "100", "--out", "other"]) == 2
+    error = capsys.readouterr().err
+    assert "--step-size auto takes one that does\n" in error, "and nothing that is no option here"
+    assert main([*what, "--step-size", "0.25", "--out", "other"]) == 0
+    assert "γ = 0.25" in capsys.readouterr().out
 
 
 def test_seeds_are_averaged(small, tmp_path, capsys):

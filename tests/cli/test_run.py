@@ -1,5 +1,6 @@
 """``tinybilevel run``, as its user types it."""
 
+import importlib.util
 import json
 import os
 import re
@@ -81,6 +82,47 @@ def test_resume_equals_one_run(tmp_path):
     a, b = (load_arrays(out / "lam.npz") for out in (whole, parts))
     np.testing.assert_array_equal(a["lam"], b["lam"])
     assert metrics(whole) == metrics(parts)
+
+
+def test_the_compiled_loop_finds_what_numpy_finds(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("numba")
+    short = [*HYPERCLEANING, "--iterations", 8, "--exact-every", 4]
+    fast, plain = tmp_path / "fast", tmp_path / "plain"
+    assert run(*short, "--out", fast) == 0
+    assert "seconds, compiled" in capsys.readouterr().out
+    monkeypatch.setattr(hypercleaning, "find_spec", lambda name: None)
+    assert run(*short, "--out", plain) == 0
+    assert "seconds, step by step" in capsys.readouterr().out
+    for out, compiled in ((fast, True), (plain, False)):
+        for file in ("result.json", "config.json"):
+            assert json.loads((out / file).read_text())["compiled"] is compiled
+    for here, there in zip(metrics(fast), metrics(plain), strict=True):
+        assert here == pytest.approx(there, rel=1e-4)
+    a, b = (load_arrays(out / "lam.npz") for out in (fast, plain))
+    np.testing.assert_allclose(a["lam"], b["lam"], atol=1e-3)
+
+
+@pytest.mark.parametrize("first", ["compiled", "step by step"])
+def test_a_run_that_was_begun_one_way_goes_on_the_other(tmp_path, capsys, monkeypatch, first):
+    pytest.importorskip("numba")
+    out, whole = tmp_path / "run", tmp_path / "whole"
+
+    def go(way, folder, iterations, *more):
+        spec = importlib.util.find_spec if way == "compiled" else lambda name: None
+        monkeypatch.setattr(hypercleaning, "find_spec", spec)
+        assert run(*HYPERCLEANING, "--iterations", iterations, "--out", folder, *more) == 0
+        return capsys.readouterr().err
+
+    second = {"compiled": "step by step", "step by step": "compiled"}[first]
+    go(first, whole, 10)
+    go(first, out, 5)
+    said = go(second, out, 10, "--resume")
+    assert f"was run {first} so far, and goes on {second}: the same but for rounding" in said
+    assert json.loads((out / "result.json").read_text())["compiled"] is (second == "compiled")
+    for here, there in zip(metrics(out), metrics(whole), strict=True):
+        assert here == pytest.approx(there, rel=1e-4)
+    said = go(first, out, 10, "--resume")
+    assert "goes on" not in said, "there is nothing to go on with"
 
 
 def test_resume_drops_what_was_logged_after_the_last_checkpoint(tmp_path):
@@ -397,11 +439,16 @@ def test_config_is_the_main_job():
 def test_a_gpu_finds_what_the_cpu_finds(tmp_path, monkeypatch):
     install(monkeypatch)
     compiled = []
-    monkeypatch.setattr(hypercleaning, "compile", lambda problem: compiled.append(1) or problem)
+
+    def compile(problem):
+        compiled.append(type(problem.lam0).__name__)
+        return problem
+
+    monkeypatch.setattr(hypercleaning, "compile", compile)
     short = [*HYPERCLEANING, "--iterations", 3, "--exact-every", 2]
     for device in ("cpu", "gpu"):
         assert run(*short, "--device", device, "--out", tmp_path / device) == 0
-    assert compiled == [1]
+    assert compiled[-1] == "DeviceArray"
     cpu, gpu = (load_arrays(tmp_path / device / "lam.npz") for device in ("cpu", "gpu"))
     np.testing.assert_allclose(gpu["lam"], cpu["lam"], rtol=1e-4)
     for here, there in zip(metrics(tmp_path / "cpu"), metrics(tmp_path / "gpu"), strict=True):

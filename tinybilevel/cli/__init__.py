@@ -53,9 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{word}: {args.kept(args)}", file=sys.stderr)
         return status
     except StabilityWarning as error:
+        anyway = (
+            "; --allow-unstable goes on with this one" if hasattr(args, "allow_unstable") else ""
+        )
         print(
-            f"tinybilevel: error: {error}\n  --step-size auto takes one that does; "
-            "--allow-unstable goes on with this one",
+            f"tinybilevel: error: {error}\n  --step-size auto takes one that does{anyway}",
             file=sys.stderr,
         )
         return 2
@@ -396,7 +398,7 @@ def _reproduce(parser: argparse.ArgumentParser) -> None:
             command=_figure, name=name, kept=lambda args: "the same command starts again"
         )
     for name, about in (
-        ("table2", "data hypercleaning on MNIST"),
+        ("table2", "data hypercleaning, on MNIST or Fashion-MNIST"),
         ("figure5", "‖d_λ f‖ along the runs of table2"),
     ):
         settings = parser_settings(
@@ -404,6 +406,7 @@ def _reproduce(parser: argparse.ArgumentParser) -> None:
             "fast, some five without it; what is finished is kept and not run again)",
             f"reproduce {name} --jobs 2",
             f"reproduce {name} --K 1 5 --iterations 100 --out runs/short",
+            f"reproduce {name} --data fashion --seeds 0 1 2",
         )
         _runs(what.add_parser(name, **settings), name)
     for name, about in (
@@ -440,7 +443,13 @@ def _figure(args: argparse.Namespace) -> None:
 def _runs(parser: argparse.ArgumentParser, name: str) -> None:
     add = parser.add_argument
     Ks = [1, 5, 25, 50, 100]
-    add("--data-dir", type=Path, help="folder that holds mnist/; see tinybilevel.data")
+    add(
+        "--data",
+        choices=["mnist", "fashion"],
+        default="mnist",
+        help="what to clean (default mnist)",
+    )
+    add("--data-dir", type=Path, help="folder that holds mnist/ and fashion/; see tinybilevel.data")
     add("--K", type=count(1), nargs="+", default=Ks, help="one run each (default 1 5 25 50 100)")
     add("--seeds", type=count(0), nargs="+", default=[0], help="one run each (default 0)")
     add("--iterations", type=count(1), default=1000, help="updates of λ (default 1000)")
@@ -450,29 +459,41 @@ def _runs(parser: argparse.ArgumentParser, name: str) -> None:
         default=0.3,
         help="rate of the outer Adam, the same for all K (default 0.3)",
     )
+    add(
+        "--step-size",
+        type=step_size,
+        help='γ of the lower level, or "auto": 1/β (default 1 on mnist, auto on fashion)',
+    )
     _device(add)
     add("--jobs", type=count(1), default=1, help="runs at a time (default 1)")
     add(
         "--out",
         type=Path,
-        default=Path("runs/table2"),
-        help="folder of the runs, shared by table2 and figure5 (default runs/table2)",
+        help="folder of the runs, shared by table2 and figure5 (default runs/table2, or"
+        "\nruns/table2-fashion)",
     )
 
     def command(args: argparse.Namespace) -> None:
         from tinybilevel.cli import reproduce
 
+        fashion = args.data == "fashion"
+        args.out = args.out or Path("runs/table2-fashion" if fashion else "runs/table2")
         runs = reproduce.all_runs(
             args.out,
             args.K,
             args.seeds,
             args.iterations,
             args.lr,
+            data=args.data,
+            step_size=args.step_size or ("auto" if fashion else 1.0),
             device=args.device,
             data_dir=args.data_dir,
             jobs=args.jobs,
         )
-        getattr(reproduce, name)(runs, args.out)
+        if name == "table2":
+            reproduce.table2(runs, args.out, args.data)
+        else:
+            reproduce.figure5(runs, args.out)
 
     parser.set_defaults(
         command=command,
@@ -579,7 +600,13 @@ def _one_shot_runs(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def _device(add: Callable[..., Any]) -> None:
-    add("--device", choices=["cpu", "gpu"], default="cpu", help="where to compute (default cpu)")
+    add(
+        "--device",
+        choices=["cpu", "gpu"],
+        default="cpu",
+        help="where to compute (default cpu: in a compiled loop where the extra fast, Numba, is"
+        "\ninstalled, step by step in NumPy where not; the numbers are the same but for rounding)",
+    )
 
 
 def _output(parser: argparse.ArgumentParser) -> None:

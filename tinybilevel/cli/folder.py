@@ -40,6 +40,9 @@ class Folder:
         Settings of the run, kept in ``config.json``. ``iterations`` may change on a resume.
     resume : bool
         Continue the run that the folder holds.
+    compiled : bool, optional
+        How the run is computed, kept in ``config.json`` too. It is no setting: both ways find the
+        same but for rounding, so that a resume on the other one says so and goes on.
 
     Raises
     ------
@@ -49,7 +52,9 @@ class Folder:
         If it holds a run with other settings.
     """
 
-    def __init__(self, path: Path, config: Any, *, resume: bool) -> None:
+    def __init__(
+        self, path: Path, config: Any, *, resume: bool, compiled: bool | None = None
+    ) -> None:
         self.path = path
         settings = dataclasses.asdict(config)
         file = path / "config.json"
@@ -74,7 +79,12 @@ class Folder:
         if done > settings["iterations"]:
             _say(f"{path} holds {done} updates of λ: {settings['iterations']} in all adds none")
             settings["iterations"] = done
-        write_json(file, {"version": tinybilevel.__version__, "settings": settings})
+        how = {} if compiled is None else {"compiled": compiled}
+        was = _read_json(file).get("compiled", compiled) if file.exists() else compiled
+        if was != compiled and done < settings["iterations"]:
+            a, b = ("compiled" if of else "step by step" for of in (was, compiled))
+            _say(f"{path} was run {a} so far, and goes on {b}: the same but for rounding")
+        write_json(file, {"version": tinybilevel.__version__, **how, "settings": settings})
         if done < settings["iterations"]:
             # What an earlier, shorter run found must not pass for what this one will.
             (path / "result.json").unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +17,7 @@ from tinybilevel.arrays.backend import Array, to_numpy
 from tinybilevel.cli import figures
 from tinybilevel.cli.arguments import kept_warnings
 from tinybilevel.cli.folder import Folder, peak_memory_mb, table, write_json
-from tinybilevel.compiled.compile import compile
+from tinybilevel.compiled import CompiledProblem, compile
 from tinybilevel.engine.stability import check
 from tinybilevel.errors import (
     ConvergenceWarning,
@@ -33,7 +34,7 @@ from tinybilevel.problem import BilevelProblem
 from tinybilevel.problems import append_bias, hypercleaning, rejected
 from tinybilevel.transitions import GradientDescent
 
-__all__ = ["Config", "Result", "run", "scores"]
+__all__ = ["Config", "Result", "computed", "run", "scores"]
 
 REGULARIZATION = 1e-3
 
@@ -86,6 +87,8 @@ class Result:
         Updates of λ, earlier parts of a resumed run included.
     step_size : float
         γ of the lower level.
+    compiled : bool
+        Whether it was a compiled loop that ran, see `computed`; after a resume, in the last part.
     warnings : list of str
         What the run warned of.
     seconds : float
@@ -107,6 +110,7 @@ class Result:
     f1: float | None
     iterations: int
     step_size: float
+    compiled: bool
     warnings: list[str]
     seconds: float
     peak_memory_mb: float
@@ -173,11 +177,12 @@ def _run(
         if not allow_unstable:
             warnings.simplefilter("error", StabilityWarning)
         check(problem)
-    there = problem if config.device == "cpu" else compile(problem.to("cupy"))
+    there = computed(problem, config.device)
+    compiled = isinstance(there, CompiledProblem)
     method = KRMD(K=config.K)
     method.cost(problem)  # refuses a K that T does not allow before anything is written
     figures.require_matplotlib()
-    folder = Folder(out, config, resume=resume)
+    folder = Folder(out, config, resume=resume, compiled=compiled)
 
     def log(step: Progress) -> None:
         r = step.hypergradient
@@ -232,6 +237,7 @@ def _run(
         **scores(marked, corrupted),
         iterations=r.iterations,
         step_size=_gamma(problem),
+        compiled=compiled,
         warnings=warned,
         seconds=float(r.history["seconds"][-1]) if r.iterations else 0.0,
         peak_memory_mb=peak_memory_mb(),
@@ -274,6 +280,16 @@ def _problem(split: data.Split, y: Array, config: Config) -> BilevelProblem:
             step_size=gamma if gamma == "auto" else float(gamma),
             regularization=REGULARIZATION,
         )
+
+
+def computed(problem: BilevelProblem, device: str = "cpu") -> BilevelProblem:
+    """Return the problem as it is run on a device: compiled, on a CPU where Numba is installed.
+
+    Without Numba it is the problem itself, step by step in NumPy; the numbers differ by rounding.
+    """
+    if device == "cpu" and find_spec("numba") is None:
+        return problem
+    return compile(problem if device == "cpu" else problem.to("cupy"))
 
 
 def _gamma(problem: BilevelProblem) -> float:
@@ -323,7 +339,7 @@ def _report(config: Config, result: Result, n_clean: int) -> str:
         (f"  recall, {hits} of {result.corrupted} corrupted", score(result.recall)),
         ("  F1", score(result.f1)),
         ("step size γ", f"{result.step_size:.3g}"),
-        ("seconds", f"{result.seconds:.1f}"),
+        (f"seconds, {'compiled' if result.compiled else 'step by step'}", f"{result.seconds:.1f}"),
         ("peak memory", f"{result.peak_memory_mb:.0f} MB"),
     ]
     title = f"hypercleaning, {config.data}, K = {config.K}, {result.iterations} iterations"
