@@ -2,15 +2,15 @@
 
 None of it looks at another entry, so that a loop calls it for all of w or for a piece of it:
 
-=======================================================  ======================================
-``point(kind, c, each, state, y, …)``                    y, where step t takes its gradient
-``advance(kind, c, each, g, state, new, …)``             state t + 1 from g = ∇g(y)
-``direction(kind, c, each, g, state, alpha, u, ad, …)``  u, along which A α and B α take ∇²g(y)
-``retreat(kind, c, each, Hu, state, alpha, ad, …)``      α_t in the place of α_{t+1}
-=======================================================  ======================================
+==========================================================  ===================================
+``point(kind, c, each, state, y, …)``                       y, where step t takes its gradient
+``advance(kind, c, each, g, state, new, …)``                state t + 1 from g = ∇g(y)
+``direction(kind, c, each, g, state, alpha, u, along, …)``  u, by which A α and B α take ∇²g(y)
+``retreat(kind, c, each, Hu, state, alpha, along, …)``      α_t in the place of α_{t+1}
+==========================================================  ===================================
 
 and … is the range ``first, last`` of entries. Between the last two of them the caller takes
-H u = ∇²_ww g(y) u and subtracts ∇²_λw g(y) u from h. `tinybilevel/transitions` derives the products.
+H u = ∇²_ww g(y) u and subtracts ∇²_λw g(y) u from h. The transitions' docstrings say why.
 
 Conventions, in one dtype:
 
@@ -82,6 +82,7 @@ def point(kind, c, each, state, y, first, last):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def advance(kind, c, each, g, state, new, first, last):  # type: ignore[no-untyped-def]
+    """Take the step."""
     if kind == DESCENT:
         _descend(c, each, g, state, new, first, last)
     elif kind == ADAM:
@@ -94,6 +95,7 @@ def advance(kind, c, each, g, state, new, first, last):  # type: ignore[no-untyp
 
 @njit(nogil=True, cache=True)
 def direction(kind, c, each, g, state, alpha, u, along, first, last):  # type: ignore[no-untyped-def]
+    """Begin the step back."""
     if kind == DESCENT:
         _descend_direction(c, each, g, alpha, u, along, first, last)
     elif kind == ADAM:
@@ -106,9 +108,10 @@ def direction(kind, c, each, g, state, alpha, u, along, first, last):  # type: i
 
 @njit(nogil=True, cache=True)
 def retreat(kind, c, each, Hu, state, alpha, along, first, last):  # type: ignore[no-untyped-def]
+    """End the step back."""
     if kind == ADAM:
         _adam_retreat(c, Hu, alpha, first, last)
-    elif kind == HEAVY_BALL or kind == NESTEROV:
+    elif kind in (HEAVY_BALL, NESTEROV):
         _roll_retreat(kind == NESTEROV, c, each, Hu, state, alpha, along, first, last)
     else:
         for j in range(first, last):
