@@ -10,7 +10,9 @@ data[(b · features + j) · block + i]. Zeros fill the features up to whole tile
 whole vectors. W and the sum over examples are `features` rows of C; scores, C rows of `block`.
 
 Two classes have one score, z = S_1 − S_0, since only differences of scores count: their softmax is
-σ(−z) and σ(z), and the sum for class 0 is that for class 1 with its sign changed.
+σ(−z) and σ(z), and the sum for class 0 is that for class 1 with its sign changed. So what is
+written for one score serves logistic regression as well, and half squares beside it, whose targets
+lie behind the blocks in `data`.
 """
 
 from __future__ import annotations
@@ -26,13 +28,18 @@ __all__ = [
     "GRAD",
     "GRAD_VJP",
     "KEPT_VJP",
+    "LOGISTIC",
     "LOSSES",
+    "SOFTMAX",
+    "SQUARES",
     "VECTORS",
     "scratch",
     "take_across",
 ]
 
 LOSSES, GRAD, GRAD_VJP, KEPT_VJP = range(4)
+#: What is lost: log Σ exp less the label's score; log(1 + exp(∓z)); ½ (z − target)².
+SOFTMAX, LOGISTIC, SQUARES = range(3)
 #: Features and vectors of examples in a tile.
 FEATURES, VECTORS = 4, 4
 
@@ -49,13 +56,13 @@ def scratch(scores: int, features: int, block: int) -> int:
 @njit(nogil=True, cache=True)
 def take_across(k, product, data, y, weights, W, V, mine, G, per_example, kept, sizes):  # type: ignore[no-untyped-def]
     """Write the sum over the rows of chunk k to G, and to `per_example` and `kept` their part."""
-    classes, _, scores, vector, blocks, block, features = sizes
+    classes, loss, scores, vector, blocks, block, features = sizes
     S, D, size = mine[0], mine[1], scores * block
     top, total = S[size : size + block], S[size + block : size + 2 * block]
     theta = D[size : size + block]
     if product == KEPT_VJP:
         V = W
-    if classes == 2:
+    if scores < classes:
         W, V = _differences(W, S[size + 2 * block :]), _differences(V, D[size + 2 * block :])
     G[:] = 0
     for b in range(k * blocks, (k + 1) * blocks):
@@ -68,22 +75,27 @@ def take_across(k, product, data, y, weights, W, V, mine, G, per_example, kept, 
             S[:size] = kept[b * size : (b + 1) * size]
         else:
             _scores(data, x, W, scores, features, rows, block, vector, S)
-            if scores == classes:
+            if loss == SOFTMAX:
                 _softmax(S, scores, block, own, top, total)
+            elif loss == SQUARES:
+                for i in range(rows):
+                    S[i] -= data[data.size - y.size + first + i]
             if product == GRAD and kept.size:
                 kept[b * size : (b + 1) * size] = S[:size]
         if product == LOSSES:
-            if scores == classes:
+            if loss == SOFTMAX:
                 for i in range(rows):
                     out[i] = math.log(total[i]) + top[i]
             else:
-                _one_loss(S, own, out)
+                _one_loss(loss, S, own, out)
             continue
         for i in range(rows):
             theta[i] = weights[first + i] if weights.size > 1 else weights[0]
         if product != GRAD:
             _scores(data, x, V, scores, features, rows, block, vector, D)
-        if scores < classes:
+        if loss == SQUARES:
+            _one_square(product, S, D, theta, out)
+        elif loss == LOGISTIC:
             _one_score(product, S, D, theta, own, out, top)
         elif product == GRAD:
             for c in range(scores):
@@ -204,27 +216,41 @@ def _change(P, D, scores, block, theta, own, out, mean):  # type: ignore[no-unty
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _one_score(product, z, d, theta, own, out, e):  # type: ignore[no-untyped-def]
-    """Turn z into θ r, r = σ(z) − y; or into θ σ'(z) d, and write r d."""
+    """Turn z into θ r, r = −y σ(−yz), y = ±1; or into θ σ'(z) d, and write r d."""
     one, zero, rows = z.dtype.type(1), z.dtype.type(0), own.size
     for i in range(rows):
         e[i] = -abs(z[i])
     exps(e, 0, rows)
     if product == GRAD:
         for i in range(rows):
-            above = (one if z[i] > 0 else e[i]) / (one + e[i])
-            z[i] = theta[i] * (above - (one if own[i] == 1 else zero))
+            label = one if own[i] == 1 else -one
+            below = (e[i] if label * z[i] > zero else one) / (one + e[i])
+            z[i] = -label * theta[i] * below
         return
     for i in range(rows):
-        share = one / (one + e[i])
-        above = (one if z[i] > 0 else e[i]) * share
-        out[i] = (above - (one if own[i] == 1 else zero)) * d[i]
+        share, label = one / (one + e[i]), one if own[i] == 1 else -one
+        below = (e[i] if label * z[i] > zero else one) * share
+        out[i] = -label * below * d[i]
         z[i] = theta[i] * e[i] * share * share * d[i]
 
 
 @njit(nogil=True, cache=True)
-def _one_loss(z, own, out):  # type: ignore[no-untyped-def]
-    """Write log(1 + exp(−z)) for class 1, and log(1 + exp(z)) for class 0."""
-    zero = z.dtype.type(0)
+def _one_square(product, r, d, theta, out):  # type: ignore[no-untyped-def]
+    """Turn r into θ r; or into θ d, and write r d."""
+    for i in range(out.size if product != GRAD else theta.size):
+        if product != GRAD:
+            out[i] = r[i] * d[i]
+            r[i] = d[i]
+        r[i] *= theta[i]
+
+
+@njit(nogil=True, cache=True)
+def _one_loss(loss, z, own, out):  # type: ignore[no-untyped-def]
+    """Write log(1 + exp(−z)) for class 1, and log(1 + exp(z)) for class 0; or half squares."""
+    zero, half = z.dtype.type(0), z.dtype.type(0.5)
     for i in range(own.size):
+        if loss == SQUARES:
+            out[i] = half * z[i] * z[i]
+            continue
         m = z[i] if own[i] == 1 else -z[i]
         out[i] = max(-m, zero) + math.log1p(math.exp(-abs(m)))

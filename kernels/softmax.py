@@ -20,7 +20,9 @@ from tinybilevel.kernels.across import (
     GRAD,
     GRAD_VJP,
     KEPT_VJP,
+    LOGISTIC,
     LOSSES,
+    SOFTMAX,
     VECTORS,
     scratch,
     take_across,
@@ -132,7 +134,8 @@ class Softmax:
         blocks = -(-n // (chunks * most))
         block = -(-n // (chunks * blocks * tile)) * tile
         self.chunks = -(-n // (blocks * block))
-        self.sizes = (C, C, scores, vector, blocks, block, features)
+        loss = LOGISTIC if C == 2 else SOFTMAX
+        self.sizes = (C, loss, scores, vector, blocks, block, features)
         self.layout, self._by_class = (d, C, C, C), False
         self.width = self._sum_width = features * C
         self._scratch = scratch(scores, features, block)

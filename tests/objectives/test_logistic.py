@@ -49,9 +49,12 @@ def test_one_class_alone(y, low):
     assert np.all(g.y == (1 if y == 1 else -1))
 
 
+@pytest.mark.parametrize("backend", ["plain", "numba"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_nothing_overflows_and_small_numbers_stay_exact(dtype):
-    g = tb.LogisticRegression(np.eye(3, dtype=dtype), [0, 1, 1], scale=1.0)
+def test_nothing_overflows_and_small_numbers_stay_exact(dtype, backend):
+    if backend == "numba":
+        pytest.importorskip("numba")
+    g = tb.LogisticRegression(np.eye(3, dtype=dtype), [0, 1, 1], scale=1.0, backend=backend)
     one = np.ones(3, dtype)
     far = np.array([1e4, 1e4, -1e4], dtype)
     np.testing.assert_array_equal(g.losses(far), [1e4, 0, 1e4])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tinybilevel.arrays.backend import Array
-from tinybilevel.objectives.linear import LinearLoss
+from tinybilevel.objectives.one_score import OneScore
 
 __all__ = ["LeastSquares"]
 
 
-class LeastSquares(LinearLoss):
+class LeastSquares(OneScore):
     """g(w, θ) = s Σ_i θ_i ½ (x_i·w − y_i)²: by default the mean of half the squared residuals.
 
     Parameters
@@ -22,11 +22,16 @@ class LeastSquares(LinearLoss):
         does not enter.
     scale : float, optional
         s; by default 1/n, the mean.
+    backend : {"auto", "plain", "numpy", "numba"}
+        Who computes: the definition, or compiled kernels, which need the extra ``fast`` and take
+        dense data; "auto" takes those where they are installed and X is large. "numpy" is "plain".
 
     Raises
     ------
     TypeError, ValueError
         If X or y has the wrong dtype or shape, or is not finite.
+    ImportError
+        If `backend` is "numba" and Numba is not installed.
 
     See Also
     --------
@@ -42,6 +47,8 @@ class LeastSquares(LinearLoss):
     >>> g.grad(np.zeros(2), np.zeros(0))
     array([-0.5, -1.5])
     """
+
+    compiled = "SQUARES"
 
     def loss(self, z: Array) -> Array:
         return 0.5 * (z - self.y) ** 2

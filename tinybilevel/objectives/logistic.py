@@ -9,14 +9,14 @@ import numpy as np
 from tinybilevel.arrays.backend import Array, to_numpy
 from tinybilevel.arrays.checks import as_examples, check_shape
 from tinybilevel.maps import Sigmoid, Softplus
-from tinybilevel.objectives.linear import LinearLoss
+from tinybilevel.objectives.one_score import OneScore
 
 __all__ = ["LogisticRegression"]
 
 _sigmoid, _softplus = Sigmoid(), Softplus()
 
 
-class LogisticRegression(LinearLoss):
+class LogisticRegression(OneScore):
     """g(w, θ) = s Σ_i θ_i log(1 + exp(−y_i x_i·w)), y_i = ±1.
 
     Everything is written in the margin y_i x_i·w, whose sigmoid neither overflows nor cancels.
@@ -32,11 +32,16 @@ class LogisticRegression(LinearLoss):
         does not enter.
     scale : float, optional
         s; by default 1/n, the mean.
+    backend : {"auto", "plain", "numpy", "numba"}
+        Who computes: the definition, or compiled kernels, which need the extra ``fast`` and take
+        dense data; "auto" takes those where they are installed and X is large. "numpy" is "plain".
 
     Raises
     ------
     TypeError, ValueError
         If X or y has the wrong dtype or shape, or there are other labels.
+    ImportError
+        If `backend` is "numba" and Numba is not installed.
 
     See Also
     --------
@@ -54,12 +59,21 @@ class LogisticRegression(LinearLoss):
     array([1, 0])
     """
 
+    compiled = "LOGISTIC"
+
     def __init__(
-        self, X: Any, y: Any, *, weighted: bool = True, scale: float | None = None
+        self,
+        X: Any,
+        y: Any,
+        *,
+        weighted: bool = True,
+        scale: float | None = None,
+        backend: str = "auto",
     ) -> None:
         X = as_examples("X", X)
         self.lower_label, signs = _signs(y, X.shape[0])
-        super().__init__(X, signs.astype(X.dtype), weighted=weighted, scale=scale)
+        signs = signs.astype(X.dtype)
+        super().__init__(X, signs, weighted=weighted, scale=scale, backend=backend)
 
     def loss(self, z: Array) -> Array:
         return _softplus(-self.y * z)
