@@ -56,6 +56,11 @@ _CHUNKS = 8
 _BLOCK = 300_000
 #: Rows of a block of nonzeros: many, since each block goes through all columns.
 _SPARSE_ROWS = 640
+#: Features that are taken at a time: five rows of W stay in the cache nearest to a core.
+_DEEP = 1024
+#: Rows of a chunk, at least: its sum is made and added in the time of some rows, of twice as many
+#: where it is so long that it does not stay in cache.
+_SHORTEST, _LONG = 64, 100_000
 _CLASSES = 5
 _VECTORS = 4
 #: Rows of a chunk that has its own sum, at least.
@@ -65,8 +70,8 @@ _ALONE = 200_000
 #: Adjacent columns that are taken together where nonzeros mostly have neighbours.
 _GROUP = 4
 
-_dot, _dot_class = dot_tile(ROWS, _CLASSES), dot_tile(ROWS, 1)
-_dot_row, _dot_one = dot_tile(1, _CLASSES), dot_tile(1, 1)
+_dot, _dot_class = dot_tile(ROWS, _CLASSES, add=True), dot_tile(ROWS, 1, add=True)
+_dot_row, _dot_one = dot_tile(1, _CLASSES, add=True), dot_tile(1, 1, add=True)
 _add, _add_class = add_tile(_VECTORS, _CLASSES), add_tile(_VECTORS, 1)
 _add_vector, _add_one = add_tile(1, _CLASSES), add_tile(1, 1)
 
@@ -146,9 +151,12 @@ class Softmax:
         (n, d), n_classes = X.shape, self.n_classes
         ld = n_classes if sparse else -(-d // vector) * vector
         # Chunks of whole blocks, blocks of whole tiles.
-        most = _SPARSE_ROWS if sparse else max(_BLOCK // (ld * X.dtype.itemsize), 1)
-        blocks = -(-n // (_CHUNKS * most))
-        block = -(-n // (_CHUNKS * blocks * ROWS)) * ROWS
+        most = _BLOCK // (min(ld, _DEEP) * X.dtype.itemsize)
+        most = _SPARSE_ROWS if sparse else max(most, _SHORTEST)
+        shortest = _SHORTEST if n_classes * ld <= _LONG else 2 * _SHORTEST
+        chunks = min(_CHUNKS, -(-n // shortest))
+        blocks = -(-n // (chunks * most))
+        block = -(-n // (chunks * blocks * ROWS)) * ROWS
         self.chunks = -(-n // (blocks * block))
         self.sizes = (n_classes, ld, stride, vector, blocks, block, 0)
         self.room_size, self._scratch = n * stride, block * stride
@@ -368,20 +376,22 @@ def _scores(X, b, first, rows, W, sizes, S):  # type: ignore[no-untyped-def]
                 else:
                     _scatter_group(data, index, first_p, last_p, W, w + c, ld, S, c)
         return
-    n = ld // vector
+    S[: rows * stride] = 0
     tall, wide = rows - rows % ROWS, classes - classes % _CLASSES
-    for i in range(0, tall, ROWS):
-        x, s = (first + i) * ld, i * stride
+    for j in range(0, ld, _DEEP):
+        n, x = min(_DEEP, ld - j) // vector, first * ld + j
         for c in range(0, wide, _CLASSES):
-            _dot(data, x, ld, W, c * ld, ld, n, S, s + c, stride)
+            w = c * ld + j
+            for i in range(0, tall, ROWS):
+                _dot(data, x + i * ld, ld, W, w, ld, n, S, i * stride + c, stride)
+            for i in range(tall, rows):
+                _dot_row(data, x + i * ld, ld, W, w, ld, n, S, i * stride + c, stride)
         for c in range(wide, classes):
-            _dot_class(data, x, ld, W, c * ld, ld, n, S, s + c, stride)
-    for i in range(tall, rows):
-        x, s = (first + i) * ld, i * stride
-        for c in range(0, wide, _CLASSES):
-            _dot_row(data, x, ld, W, c * ld, ld, n, S, s + c, stride)
-        for c in range(wide, classes):
-            _dot_one(data, x, ld, W, c * ld, ld, n, S, s + c, stride)
+            w = c * ld + j
+            for i in range(0, tall, ROWS):
+                _dot_class(data, x + i * ld, ld, W, w, ld, n, S, i * stride + c, stride)
+            for i in range(tall, rows):
+                _dot_one(data, x + i * ld, ld, W, w, ld, n, S, i * stride + c, stride)
 
 
 @njit(nogil=True, cache=True)
@@ -401,15 +411,15 @@ def _add_up(X, b, first, rows, R, sizes, G):  # type: ignore[no-untyped-def]
         return
     x = first * ld
     wide, far = classes - classes % _CLASSES, ld - ld % (_VECTORS * vector)
-    for c in range(0, wide, _CLASSES):
-        for j in range(0, far, _VECTORS * vector):
+    for j in range(0, far, _VECTORS * vector):
+        for c in range(0, wide, _CLASSES):
             _add(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
-        for j in range(far, ld, vector):
-            _add_vector(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
-    for c in range(wide, classes):
-        for j in range(0, far, _VECTORS * vector):
+        for c in range(wide, classes):
             _add_class(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
-        for j in range(far, ld, vector):
+    for j in range(far, ld, vector):
+        for c in range(0, wide, _CLASSES):
+            _add_vector(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
+        for c in range(wide, classes):
             _add_one(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
 
 
