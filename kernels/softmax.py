@@ -188,6 +188,11 @@ class Softmax:
         other.plain = None if self.plain is None else self.plain.bound()
         return Remembering(other, remember) if remember else other
 
+    @property
+    def padded(self) -> Array | None:
+        """X in rows of whole vectors, (n, ld), where it lies so."""
+        return self.X[0].reshape(len(self.y), -1) if self._by_class else None
+
     def room(self) -> Array:
         """Return memory for the softmax of all examples, which `grad` can keep for `grad_vjp`."""
         return aligned((self.room_size,), self.dtype)

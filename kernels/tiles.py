@@ -26,8 +26,10 @@ from numba.extending import intrinsic
 __all__ = [
     "ROWS",
     "TALL",
+    "add_rows_tile",
     "add_tile",
     "count_up",
+    "dot_rows_tile",
     "dot_tile",
     "exps",
     "lanes",
@@ -115,6 +117,67 @@ def add_tile(vectors: int, classes: int) -> Callable[..., None]:
             return context.get_dummy_value()
 
         return types.void(R, *_INTS, X, *_INTS[:2], G, *_INTS[:2]), generate
+
+    return add
+
+
+def dot_rows_tile(rows: int, classes: int) -> Callable[..., None]:
+    """Make S[s + i·lds + c] = Σ_j X[index[k + i]·ldx + j] W[w + c·ldw + j], j over n vectors."""
+
+    @intrinsic
+    def dot(context, X, index, k, ldx, W, w, ldw, n, S, s, lds):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            emit = _Emitter(context, builder, signature)
+            X, index, k, ldx, W, w, ldw, n, S, s, lds = args
+            places = [emit.index(1, index, emit.at(k, emit.integer(i))) for i in range(rows)]
+            starts = [builder.mul(place, ldx) for place in places]
+            sums = [[emit.variable(emit.zero) for _ in range(classes)] for _ in range(rows)]
+            with cgutils.for_range(builder, n) as loop:
+                j = builder.mul(loop.index, emit.integer(emit.lanes))
+                xs = [emit.load(0, X, emit.at(start, j)) for start in starts]
+                for c in range(classes):
+                    W_c = emit.load(4, W, emit.at(w, j, (c, ldw)))
+                    for i in range(rows):
+                        emit.add_product(sums[i][c], xs[i], W_c)
+            for i in range(rows):
+                for c in range(classes):
+                    place = emit.scalar(8, S, emit.at(s, emit.integer(c), (i, lds)))
+                    builder.store(emit.total(builder.load(sums[i][c])), place)
+            return context.get_dummy_value()
+
+        return types.void(X, index, *_INTS[:2], W, *_INTS, S, *_INTS[:2]), generate
+
+    return dot
+
+
+def add_rows_tile(vectors: int, classes: int) -> Callable[..., None]:
+    """Make G[g + c·ldg + v] += Σ_i R[r + i·ldr + c] X[index[k + i]·ldx + j + v], i over n rows."""
+
+    @intrinsic
+    def add(context, R, r, ldr, n, X, index, k, ldx, j, G, g, ldg):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            emit = _Emitter(context, builder, signature)
+            R, r, ldr, n, X, index, k, ldx, j, G, g, ldg = args
+            along = [emit.integer(v * emit.lanes) for v in range(vectors)]
+            places = [
+                [emit.vector(9, G, emit.at(g, v, (c, ldg))) for v in along] for c in range(classes)
+            ]
+            sums = [[emit.variable(emit.load_from(p)) for p in row] for row in places]
+            with cgutils.for_range(builder, n) as loop:
+                place = emit.index(5, index, builder.add(k, loop.index))
+                start = emit.at(j, builder.mul(place, ldx))
+                xs = [emit.load(4, X, emit.at(start, v)) for v in along]
+                row = emit.at(r, builder.mul(ldr, loop.index))
+                for c in range(classes):
+                    R_c = emit.splat(builder.load(emit.scalar(0, R, emit.at(row, emit.integer(c)))))
+                    for v in range(vectors):
+                        emit.add_product(sums[c][v], xs[v], R_c)
+            for c in range(classes):
+                for v in range(vectors):
+                    emit.store_to(builder.load(sums[c][v]), places[c][v])
+            return context.get_dummy_value()
+
+        return types.void(R, *_INTS, X, index, *_INTS, G, *_INTS[:2]), generate
 
     return add
 

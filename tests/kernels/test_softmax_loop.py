@@ -228,13 +228,8 @@ def test_what_is_not_right_is_explained():
         tb.compile(replace(plain, transition=wrong))
 
 
-def test_minibatches_are_refused_and_what_the_loop_does_not_know_stays_plain():
+def test_what_the_loop_does_not_know_stays_plain():
     plain = problem()
-    loss = plain.transition.objective.terms[0][1]
-    start = plain.transition.fixed_start()
-    batches = tb.GradientDescent(loss, 0.1, start, batches=np.zeros((9, 3), int))
-    with pytest.raises(TypeError, match="compile"):
-        tb.compile(tb.BilevelProblem(batches, plain.upper, T=9))
     large = tb.SoftmaxRegression(
         np.ones((2000, 1000), np.float32), np.zeros(2000, int), 10, backend="numba"
     )

@@ -20,6 +20,7 @@ from tinybilevel.compiled.loops import (
     QuadraticOnDevice,
     QuadraticOnHost,
 )
+from tinybilevel.compiled.minibatches import minibatches
 from tinybilevel.compiled.problem import CompiledProblem
 from tinybilevel.errors import missing_extra
 from tinybilevel.maps import Identity
@@ -42,7 +43,7 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     """Return `problem` with its forward and backward pass as one compiled loop.
 
     `KRMD` and `RMD` that keep their states in a `Ring`, without `tol` or `tail`, then run it; all
-    else runs as before. There are six such loops:
+    else runs as before. There are seven such loops:
 
     - Small problems, where the interpreter takes most of the time: a call takes microseconds, and
       `Method.batch` takes many λ at once, on all cores. They are made when first called, which
@@ -55,6 +56,8 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
       many problems at once.
     - Weighted softmax regression, as in `problems.hypercleaning`: what its kernels do, without the
       interpreter between two steps. `Method.batch` has a thread for each λ.
+    - Softmax regression on minibatches, by any transition of tinybilevel: the rows of each batch
+      are read where they lie, on one thread. `minimize` gives each outer update its batches.
     - `problems.task_interaction`, by the Gram matrix of its training examples: one product with it
       where X takes two forward and three back. With more examples than twice the features it comes
       back as it is.
@@ -72,9 +75,11 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
         these, and of these on a block of λ. Or the lower level is a weighted `SoftmaxRegression`
         with fixed `L2Penalty` terms, that of `problems.task_interaction` from W = 0, or that of
         `problems.OneShot` with convolutions as in `problems.four_blocks`, without bias, under any
-        upper level. A `TaskStream` is compiled task by task. On a GPU, a
-        `Quadratic` without a `hyper_map` under an upper level of ``tinybilevel.problems``, a fixed
-        `L2Penalty`, or a `Quadratic` with a diagonal G and C = 0; or a weighted
+        upper level. With ``batches`` it is a `SoftmaxRegression`, weighted or not, with
+        `L2Penalty` terms, fixed or learned, each on a block of λ if need be, by any algorithm of
+        ``tinybilevel.transitions`` from any w_0. A `TaskStream` is compiled task by task. On a GPU,
+        a `Quadratic` without a `hyper_map` under an upper level of ``tinybilevel.problems``, a
+        fixed `L2Penalty`, or a `Quadratic` with a diagonal G and C = 0; or a weighted
         `SoftmaxRegression` with fixed `L2Penalty` terms under an unweighted one.
 
     Returns
@@ -109,10 +114,11 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     start = descent.fixed_start()
     if (adapted := adaptation.parts(problem)) is not None:
         return _made(problem, lambda: adaptation.adaptation(adapted, problem))
+    if getattr(descent, "batches", None) is not None:
+        return _made(problem, lambda: minibatches(problem, descent))
     if (
         type(descent) is not GradientDescent
         or start is None
-        or descent.batches is not None
         or not isinstance(getattr(descent.step_size, "values", None), float)
     ):
         raise TypeError(

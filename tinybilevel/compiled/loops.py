@@ -52,6 +52,13 @@ class Loop:
         )
         return all(same) and self.T == problem.T
 
+    def following(self, transition: Transition) -> Loop:
+        """Return the loop of the same problem with the batches of another outer update.
+
+        Here it is this one still, which does not run them.
+        """
+        return self
+
     def run(
         self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
     ) -> Hypergradient | None:

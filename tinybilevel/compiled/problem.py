@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tinybilevel.arrays.backend import Array
@@ -53,6 +53,13 @@ class CompiledProblem(BilevelProblem):
         if loop is not None and not loop.runs(changed := BilevelProblem(*args, **parts)):
             return changed
         return super().__new__(cls)
+
+    def at_iteration(self, tau: int) -> BilevelProblem:
+        transition = self.transition.at_iteration(tau)
+        if transition is self.transition:
+            return self
+        # With a loop that is not its own, the problem becomes a plain one.
+        return replace(self, transition=transition, loop=self.loop.following(transition))
 
     def evaluate(self, method: Method, lam: Any = None) -> Hypergradient:
         K = depth(method, self.T)

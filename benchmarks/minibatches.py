@@ -1,0 +1,152 @@
+"""One hypergradient on minibatches: ``python -m benchmarks.minibatches``.
+
+On one thread with ``OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1`` and
+``XLA_FLAGS=--xla_cpu_multi_thread_eigen=false`` in the environment. Of digits, where MNIST is in
+``TINYBILEVEL_DATA``, of drawn dense data, and of a drawn sparse set with the size of a text. The
+forms take turns in one process, and the least time of the processor counts. JAX takes the rows of
+each batch by ``X[index]`` in a jitted scan; of the sparse set, from a dense X.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+import tinybilevel as tb
+
+T, CLASSES, ROUNDS = 100, 10, 5
+
+
+def digits(rows: int) -> tuple[Any, np.ndarray] | None:
+    """Return MNIST's first images with a bias, or None where it is not at hand."""
+    try:
+        data = tb.data.mnist()
+    except Exception:
+        return None
+    X = tb.problems.append_bias(data.X_train[:rows].astype(np.float32) / 255)
+    return X, np.asarray(data.y_train[:rows])
+
+
+def text(rows: int, columns: int, each: int) -> tuple[Any, np.ndarray]:
+    """Draw a sparse X whose columns are met as words are: a few often, most of them rarely."""
+    rng = np.random.default_rng(0)
+    share = 1 / np.arange(10, columns + 10)
+    places = rng.choice(columns, size=(rows, each), p=share / share.sum()).ravel()
+    values = rng.random(rows * each, np.float32)
+    X = sparse.csr_array((values, places, np.arange(0, rows * each + 1, each)), (rows, columns))
+    X.sum_duplicates()
+    return X, rng.integers(CLASSES, size=rows)
+
+
+def problem(
+    X: Any, y: np.ndarray, batch: int, penalty: Any, step_size: float = 0.5
+) -> tb.BilevelProblem:
+    """Return one like hypercleaning, on minibatches."""
+    n, d = X.shape
+    loss = tb.SoftmaxRegression(X, y, CLASSES)
+    g = loss if penalty is None else loss + penalty
+    start = np.zeros(CLASSES * d, X.dtype)
+    batches = tb.minibatches(n, batch, T, seed=0)
+    descent = tb.GradientDescent(g, step_size, start, batches=batches)
+    f = tb.SoftmaxRegression(X[:500], y[:500], CLASSES, weighted=False)
+    lam0 = np.zeros(n, X.dtype)
+    return tb.BilevelProblem(descent, f, T=T, hyper_map=tb.Sigmoid(), lam0=lam0)
+
+
+def jax_form(plain: tb.BilevelProblem, rho: float, K: int) -> Callable[[], np.ndarray]:
+    """Return the same hypergradient by JAX."""
+    import jax
+    import jax.numpy as jnp
+
+    loss, f, descent = plain.transition.objective, plain.upper, plain.transition
+    loss = loss.terms[0][1] if isinstance(loss, tb.objectives.Sum) else loss
+    dense = [x.toarray() if hasattr(x, "toarray") else x for x in (loss.X, f.X)]
+    X, X_val = map(jnp.asarray, dense)
+    y, y_val, w0 = (jnp.asarray(x) for x in (loss.y, f.y, descent.fixed_start()))
+    index, gamma = jnp.asarray(np.stack(descent.batches)), descent.step_size.values
+
+    def losses(w: Any, X: Any, y: Any) -> Any:
+        scores = X @ w.reshape(CLASSES, -1).T
+        own = jnp.take_along_axis(scores, y[:, None], axis=1)[:, 0]
+        return jax.nn.logsumexp(scores, axis=1) - own
+
+    @jax.jit
+    def run(lam: Any, X: Any, X_val: Any) -> Any:
+        def steps(w: Any, lam: Any, index: Any) -> Any:
+            def step(w: Any, rows: Any) -> Any:
+                def g(w: Any) -> Any:
+                    each = losses(w, X[rows], y[rows])
+                    return jnp.mean(jax.nn.sigmoid(lam[rows]) * each) + rho * jnp.sum(w**2)
+
+                return w - gamma * jax.grad(g)(w), None
+
+            return jax.lax.scan(step, w, index)[0]
+
+        w = jax.lax.stop_gradient(steps(w0, lam, index[: T - K]))
+        return jax.grad(lambda lam: jnp.mean(losses(steps(w, lam, index[T - K :]), X_val, y_val)))(
+            lam
+        )
+
+    lam = jnp.asarray(plain.lam0)
+    return lambda: np.asarray(run(lam, X, X_val).block_until_ready())
+
+
+def best(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Return the least time of each, in ms of the processor; they take turns."""
+    for call in calls.values():
+        call()
+    least = dict.fromkeys(calls, np.inf)
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            least[name] = min(least[name], 1e3 * (time.process_time() - start))
+    return least
+
+
+def main() -> int:
+    rho, batch = 1e-4, 100
+    rng = np.random.default_rng(0)
+    ridge = tb.L2Penalty(rho)
+    drawn = rng.standard_normal((5000, 785), np.float32) / 28, rng.integers(CLASSES, size=5000)
+    words = text(5000, 20_000, 100)
+    each = tb.L2Penalty(np.full(20_000, rho, np.float32), np.tile(np.arange(20_000), CLASSES))
+    cases: list[tuple[str, Any, Any, float]] = [
+        ("drawn 5000 × 785", drawn, ridge, rho),
+        ("text 5000 × 20,000, no penalty", words, None, 0.0),
+        ("the same, one strength", words, ridge, rho),
+        ("the same, a strength for each column", words, each, rho),
+    ]
+    for rows in (60_000, 5000):
+        if (found := digits(rows)) is not None:
+            cases.insert(0, (f"MNIST {rows} × 785", found, ridge, rho))
+    chosen = [case for case in cases if all(word in case[0] for word in sys.argv[1:])]
+    print("| data | K | plain, ms | compiled | JAX jit | compiled / plain | compiled / JAX |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for name, (X, y), penalty, strength in chosen:
+        plain = problem(X, y, batch, penalty)
+        fast = tb.compile(plain)
+        for K in (1, 25, 100):
+            method = tb.KRMD(K=K)
+            calls = {
+                "plain": partial(method, plain),
+                "compiled": partial(method, fast),
+                "jax": jax_form(plain, strength, K),
+            }
+            expected = method(plain).grad
+            for found in (method(fast).grad, calls["jax"]()):
+                error = tb.testing.relative_error(found, expected)
+                assert error < 1e-4, (name, K, error)
+            a, b, c = best(calls).values()
+            print(f"| {name} | {K} | {a:.3g} | {b:.3g} | {c:.3g} | {b / a:.2f} | {b / c:.2f} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

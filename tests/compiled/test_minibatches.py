@@ -1,0 +1,292 @@
+"""The loop on minibatches gives what the plain code gives, whatever each step sees."""
+
+import pickle
+from dataclasses import replace
+
+import cases
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+import tinybilevel as tb
+from tinybilevel.compiled.problem import CompiledProblem
+from tinybilevel.testing import relative_error
+
+pytest.importorskip("numba")
+
+ALGORITHMS = {
+    "descent": (tb.GradientDescent, {}),
+    "heavy ball": (tb.HeavyBall, {"momentum": 0.7}),
+    "Nesterov": (tb.Nesterov, {"momentum": 0.7}),
+    "Adam": (tb.AdamTransition, {"eps": 1e-2}),  # well conditioned
+    "proximal": (tb.ProximalGradient, {"l1": 0.02}),
+}
+N, D, C, T = 60, 18, 5, 8
+
+
+def data(sparse=False, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((N, D)) * (rng.random((N, D)) < 0.4)).astype(dtype)
+    X[7], X[:, 4] = 0, 0  # an empty row and an empty column
+    return csr_array(X) if sparse else X, rng.integers(0, C, N)
+
+
+def unequal(seed=0):
+    """Batches of 1 to 14 rows, some of them twice."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, N, size) for size in (1, 14, 3, 7, 1, 9, 12, 5)]
+
+
+def problem(
+    algorithm="descent",
+    *,
+    sparse=False,
+    dtype=np.float64,
+    weighted=True,
+    penalty="fixed",
+    step_size=0.3,
+    batches=None,
+    start=None,
+    **options,
+):
+    """λ holds weights, then strengths, then the coefficients, behind a map for each."""
+    X, y = data(sparse, dtype)
+    loss = tb.SoftmaxRegression(X, y, C, weighted=weighted)
+    features, classes = np.tile(np.arange(D), C), np.repeat(np.arange(C), D)
+    penalties = {
+        "none": [],
+        "fixed": [tb.L2Penalty(0.2), 0.5 * tb.L2Penalty(0.1, groups=np.where(features > 3, 0, -1))],
+        "per feature": [tb.L2Penalty(np.linspace(0, 0.3, D).astype(dtype), features)],
+        "learned": [tb.L2Penalty().on(slice(N, N + 1))],
+        "learned per feature": [tb.L2Penalty(groups=features).on(slice(N, N + D))],
+        "learned per class": [2.0 * tb.L2Penalty(groups=classes - 1).on(slice(N, N + C - 1))],
+    }[penalty]
+    g = 0.7 * loss.on(slice(0, N)) + sum(penalties) if penalties else 0.7 * loss.on(slice(0, N))
+    kind, given = ALGORITHMS[algorithm]
+    w0 = cases.normal(5, C * D, dtype=dtype) if start is None else start
+    descent = kind(
+        g,
+        step_size,
+        w0,
+        batches=unequal() if batches is None else batches,
+        **given | options,
+    )
+    f = tb.SoftmaxRegression(X[::-1], y, C, weighted=False)
+    lam0 = 0.3 * np.random.default_rng(1).standard_normal(N + 120)
+    return tb.BilevelProblem(descent, f, T=T, hyper_map=tb.Sigmoid(), lam0=lam0.astype(dtype))
+
+
+def assert_same(plain, method, tol=1e-12):
+    fast = tb.compile(plain)
+    assert isinstance(fast, CompiledProblem)
+    assert fast.loop.run(fast, fast.lam0, 0) is not None
+    a, b = method(fast), method(plain)
+    for name in ("grad", "w", "alpha_norms", "state"):
+        found, expected = getattr(a, name), getattr(b, name)
+        assert (found is None) == (expected is None), name
+        if found is not None:
+            assert found.dtype == expected.dtype, name
+            assert relative_error(found, expected) < tol, name
+    assert a.value == pytest.approx(b.value, rel=tol)
+    assert (a.K, a.cost.transitions, a.cost.products) == (
+        b.K,
+        b.cost.transitions,
+        b.cost.products,
+    )
+
+
+@pytest.mark.parametrize("K", [0, 1, 5, T])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_on_unequal_batches(algorithm, sparse, weighted, K):
+    plain = problem(algorithm, sparse=sparse, weighted=weighted)
+    assert_same(plain, tb.KRMD(K=K))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_float32(algorithm, sparse):
+    plain = problem(algorithm, sparse=sparse, dtype=np.float32)
+    assert_same(plain, tb.KRMD(K=5), 1e-4)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(
+    "penalty",
+    ["none", "per feature", "learned", "learned per feature", "learned per class"],
+)
+@pytest.mark.parametrize("algorithm", ["descent", "Nesterov", "Adam"])
+def test_every_penalty(algorithm, penalty, sparse):
+    plain = problem(algorithm, penalty=penalty, sparse=sparse)
+    for method in (tb.KRMD(K=3), tb.RMD()):
+        assert_same(plain, method)
+
+
+@pytest.mark.parametrize(
+    "step_size",
+    [
+        tb.PerStep(np.linspace(0.5, 0, T)),
+        list(np.linspace(0.1, 0.5, T)),
+        lambda t: 0.3 / (1 + t),
+        tb.PerEntry(np.linspace(0.1, 0.5, C * D)),
+        slice(100, 101),
+        tb.Learned(slice(100, 102), sizes=[2 * D, 3 * D]),
+    ],
+    ids=["per step", "list", "function", "per entry", "learned", "learned for each block"],
+)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_kind_of_step_size(algorithm, step_size):
+    plain = problem(algorithm, step_size=step_size, penalty="learned")
+    for method in (tb.KRMD(K=3), tb.RMD()):
+        assert_same(plain, method)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "option"),
+    [("heavy ball", "momentum"), ("Nesterov", "momentum"), ("proximal", "l1")],
+)
+def test_a_second_coefficient_is_scheduled_or_learned(algorithm, option):
+    for value in (
+        np.linspace(0, 0.1, T),
+        slice(100, 101),
+        tb.Learned(slice(100, 102), sizes=[D, 4 * D]),
+        tb.PerEntry(np.linspace(0, 0.2, C * D)),
+    ):
+        plain = problem(algorithm, step_size=slice(110, 111), **{option: value})
+        assert_same(plain, tb.RMD())
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        np.arange(T * 6).reshape(T, 6),
+        np.arange(T)[:, None],
+        [np.arange(N)] * T,
+        [np.zeros(3, int)] * T,
+        [np.arange(4, dtype=np.uint8)] * (T + 3),
+        tb.FreshMinibatches(N, size=11, T=T, seed=3),
+    ],
+    ids=["array", "one row each", "all rows", "one row three times", "more than T", "fresh"],
+)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_every_form_of_batches(batches, sparse):
+    plain = problem(batches=batches, sparse=sparse)
+    for K in (1, 4, T):
+        assert_same(plain, tb.KRMD(K=K))
+
+
+@pytest.mark.parametrize("horizon", [0, 1, 2])
+def test_short_horizons(horizon):
+    for algorithm in ALGORITHMS:
+        plain = replace(problem(algorithm, penalty="learned"), T=horizon)
+        for K in range(horizon + 1):
+            assert_same(plain, tb.KRMD(K=K))
+
+
+@pytest.mark.parametrize("start", [slice(80, 80 + C * D), "function"])
+def test_a_start_that_comes_from_lam(start):
+    if start == "function":
+        tile = np.random.default_rng(2).standard_normal((N + 120, C * D)) / 100
+        start = (lambda lam: lam @ tile, lambda lam, alpha: tile @ alpha)
+    plain = problem("Nesterov", start=start)
+    plain = replace(plain, lam0=0.1 * cases.normal(4, N + 120))
+    for method in (tb.RMD(), tb.KRMD(K=T), tb.KRMD(K=3)):
+        assert_same(plain, method)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_run_goes_on_from_a_whole_state(algorithm):
+    plain = problem(algorithm)
+    first = tb.RMD()(plain)
+    state = first.w if first.state is None else first.state
+    assert_same(plain.continuing(state, steps_before=T), tb.KRMD(K=4))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_minimize_runs_the_loop_in_every_update_and_lays_nothing_out_anew(monkeypatch, sparse):
+    plain = problem(batches=tb.FreshMinibatches(N, size=11, T=T, seed=3), sparse=sparse)
+    fast = tb.compile(plain)
+    run = dict(method=tb.KRMD(K=4), optimizer=tb.Adam(0.1), iterations=6)
+    expected = tb.minimize(plain, **run)
+    monkeypatch.setattr(tb.GradientDescent, "step", None)
+    found = tb.minimize(fast, **run)
+    assert relative_error(found.lam, expected.lam) < 1e-12
+    later = fast.at_iteration(5)
+    assert isinstance(later, CompiledProblem)
+    assert later.loop.kernel.rows is fast.loop.kernel.rows
+    assert later.at_iteration(1).loop.kernel.rows is fast.loop.kernel.rows
+
+
+def test_a_fixed_problem_is_that_of_every_update():
+    for fast in (tb.compile(problem()), tb.compile(tb.problems.toy())):
+        assert fast.at_iteration(7) is fast
+
+
+def test_descent_keeps_softmaxes_in_place_of_states():
+    kept, whole = (tb.KRMD(K=6)(p).cost.bytes for p in (tb.compile(problem()), problem()))
+    assert kept == (2 * C * 24 + 6 * 14 * 8) * 8  # rows of 24 numbers, of up to 14 examples
+    assert whole == 7 * C * D * 8
+
+
+def test_what_the_loop_leaves_to_the_plain_code():
+    plain = problem()
+    lam = plain.lam0.astype(np.float32)
+    fast = tb.compile(plain)
+    np.testing.assert_array_equal(tb.RMD()(fast, lam).grad, tb.RMD()(plain, lam).grad)
+    np.testing.assert_array_equal(tb.FMD()(fast).grad, tb.FMD()(plain).grad)
+    mixed = problem(start=np.zeros(C * D, np.float32))
+    assert tb.compile(mixed) is mixed
+    copy = pickle.loads(pickle.dumps(fast))
+    np.testing.assert_array_equal(tb.RMD()(copy).grad, tb.RMD()(fast).grad)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_batches_that_the_plain_code_shares_among_threads_are_left_to_it(monkeypatch, count):
+    monkeypatch.setattr("tinybilevel.kernels.threads.threads", lambda: count)
+    loss = tb.SoftmaxRegression(np.ones((2000, 400), np.float32), np.zeros(2000, int), 10)
+    for size, left in ((2000, count > 1), (1990, False)):
+        start, batches = np.zeros(4000, np.float32), [np.arange(3), np.arange(size)]
+        descent = tb.GradientDescent(loss, 0.1, start, batches=batches)
+        plain = tb.BilevelProblem(descent, loss, T=2)
+        assert (tb.compile(plain) is plain) == left
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_batch_of_more_rows_than_a_block(sparse):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 150)) * (rng.random((300, 150)) < 0.5)
+    loss = tb.SoftmaxRegression(csr_array(X) if sparse else X, rng.integers(0, 3, 300), 3)
+    batches = [rng.integers(0, 300, size) for size in (299, 1200, 256, 2)]
+    descent = tb.GradientDescent(loss, 0.3, np.zeros(450), batches=batches)
+    f = tb.SoftmaxRegression(X, loss.y, 3, weighted=False)
+    plain = tb.BilevelProblem(descent, f, T=4, lam0=rng.random(300))
+    assert tb.compile(plain).loop.kernel.rows.sizes[4] < 600
+    assert_same(plain, tb.RMD())
+
+
+def test_what_is_not_right_is_explained():
+    fast = tb.compile(problem(step_size=1e200))
+    with pytest.raises(tb.DivergenceError, match="step size"):
+        tb.KRMD(K=3)(fast)
+    short = replace(problem(), lam0=None)
+    with pytest.raises(ValueError, match=r"block|lam"):
+        tb.KRMD(K=3)(tb.compile(short), np.zeros(10))
+    wrong = problem(start=np.zeros(7))
+    with pytest.raises(ValueError, match=r"w must have shape \(90,\)"):
+        tb.KRMD(K=3)(tb.compile(wrong))
+    squares = tb.LeastSquares(np.eye(4), np.ones(4))
+    descent = tb.GradientDescent(squares, 0.1, np.zeros(4), batches=[np.arange(2)] * 3)
+    with pytest.raises(TypeError, match="compile takes minibatches of a SoftmaxRegression"):
+        tb.compile(tb.BilevelProblem(descent, squares, T=3))
+
+
+@pytest.mark.parametrize("backend", ["plain", "numpy", "numba"])
+@pytest.mark.parametrize("features", [2, D])
+def test_every_backend(backend, features):
+    X, y = data()
+    loss = tb.SoftmaxRegression(X[:, :features], y, C, backend=backend)
+    start = cases.normal(5, C * features)
+    descent = tb.GradientDescent(loss, 0.3, start, batches=unequal())
+    f = tb.SoftmaxRegression(X[:, :features], y, C, weighted=False)
+    assert_same(tb.BilevelProblem(descent, f, T=T, lam0=np.ones(N)), tb.KRMD(K=5))
