@@ -12,13 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import goals, grid, report
 from benchmarks.cases import Case
 from benchmarks.contenders import GPU_LIMITS, LIMITS, contenders
 from benchmarks.first import first_hypergradients
-from benchmarks.rounds import measure
+from benchmarks.rounds import compare, measure
 
 TOY = [Case("toy", K) for K in (1, 10, 100)]
 CLEANING = [
@@ -72,28 +70,17 @@ SUITES = {
 #: Half a million rows take a process of 6 GB for each contender; networks are timed on one thread;
 #: the grid takes hours; a GPU is not everywhere.
 ONLY_IF_ASKED = {"many", "networks", "grid", "gpu"}
-#: Relative difference from tinybilevel's plain body beyond which a time means nothing.
-AGREE = {"float32": 1e-3, "float64": 1e-9}
 
 
 def run(case: Case, rounds: int) -> dict[str, Any]:
     """Measure one case; print how far each contender is from the plain body."""
     found = measure(case, contenders(case), rounds)
-    reference = next(iter(found.values())).get("grad")  # the plain bodies'
-    for name, result in found.items():
-        grad = result.pop("grad", None)
-        if name in LIMITS or name in GPU_LIMITS or grad is None or reference is None:
-            continue
-        error = np.linalg.norm(grad - reference) / np.linalg.norm(reference)
-        result["disagreement"] = float(error)
-        if not error <= AGREE[case.dtype]:
-            result["error"] = f"disagrees by {error:.1e}"
-            result.pop("seconds", None)
+    for name in (*LIMITS, *GPU_LIMITS):
+        found.get(name, {}).pop("grad", None)
+    compare(found, case.dtype, next(iter(found)))  # the plain bodies'
     about: dict[str, Any] = {"kind": case.kind, "dtype": case.dtype, "K": case.K, "many": case.many}
-    if case.kind in ("hypercleaning", "tasks", "grid"):
+    if case.kind in ("hypercleaning", "tasks"):
         about["rows"] = case.rows
-    if case.kind == "grid":
-        about |= {"features": case.features, "classes": case.classes}
     return {"case": case.name, **about, "who": found}
 
 
@@ -102,6 +89,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("suites", nargs="*", help=f"of {', '.join([*SUITES, 'first', 'grid'])}")
     parser.add_argument("--only", default="", help="what a case of the grid must have in its name")
+    parser.add_argument(
+        "--budget", type=float, default=float("inf"), help="seconds for the grid (no limit)"
+    )
+    parser.add_argument(
+        "--cpu", action="store_true", help="the grid's times are the processor's, not the clock's"
+    )
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (15)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="a folder")
     parser.add_argument("--quick", action="store_true", help="one case of each suite, 3 rounds")
@@ -119,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
             print(report.table(results[-1]), flush=True)
             continue
         if suite == "grid":
-            print(grid.table(grid.resume(args.out, lambda case: run(case, rounds), args.only)))
+            grid.run(args.out, args.only, args.budget, rounds, args.cpu)
             continue
         for case in SUITES[suite][:1] if args.quick else SUITES[suite]:
             results.append(run(case, rounds))

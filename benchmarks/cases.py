@@ -16,7 +16,8 @@ import tinybilevel as tb
 class Case:
     """One hypergradient: of the toy problem, hypercleaning, a random quadratic or tasks.
 
-    Hypercleaning is of images, or, as ``grid``, of drawn data of any shape.
+    Hypercleaning is of images, or, as ``grid``, of drawn data of any shape, or, as ``csr``, of
+    drawn rows with 100 nonzeros each.
     """
 
     kind: str
@@ -37,11 +38,11 @@ class Case:
     def name(self) -> str:
         """What it is, for tables."""
         tasks = f", {self.rows} × {self.features}, {self.classes} classes"
-        tasks += f", T = {self.T}" if self.kind == "grid" else ""
+        tasks += f", T = {self.T}" if self.kind in ("grid", "csr") else ""
         rows, M = f", {self.rows} rows", f", M = {self.M}"
         net = f", {self.filters} filters, stride {self.stride}, {5 * self.query} query images"
         size = {"hypercleaning": rows, "quadratic": M, "toy": "", "tasks": tasks, "one-shot": net}
-        size["grid"] = tasks
+        size["grid"] = size["csr"] = tasks
         many = f", {self.many} λ" if self.many else ""
         gpu = ", GPU" if self.device == "gpu" else ""
         return f"{self.kind}{size[self.kind]}{many}, {self.dtype}, K = {self.K}{gpu}"
@@ -60,9 +61,13 @@ class Numbers:
     data: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-@lru_cache(maxsize=1)
 def numbers(case: Case) -> Numbers:
     """Return the arrays of a case; seeded, so that every process has the same."""
+    return _numbers(case.at(K=1, T=1))
+
+
+@lru_cache(maxsize=1)
+def _numbers(case: Case) -> Numbers:
     rng = np.random.default_rng(0)
     if case.kind == "toy":
         data = {"curvature": np.array([1.0, 0.5])}
@@ -80,7 +85,10 @@ def numbers(case: Case) -> Numbers:
     if case.kind == "tasks":
         return _tasks(case, rng)
     C, count = case.classes, case.rows + 1000
-    X, y = _drawn(case, count, rng) if case.kind == "grid" else _digits(count, rng)
+    if case.kind == "hypercleaning":
+        X, y = _digits(count, rng)
+    else:
+        X, y = (_sparse if case.kind == "csr" else _drawn)(case, count, rng)
     data = {"X": X[: case.rows], "X_val": X[case.rows :]}
     labels = y.copy()
     wrong = rng.random(case.rows) < 0.5
@@ -112,6 +120,35 @@ def _drawn(case: Case, count: int, rng: np.random.Generator) -> tuple[np.ndarray
     return X, np.argmax(scores + rng.gumbel(size=scores.shape), axis=1)
 
 
+def nonzeros(case: Case) -> int:
+    """Return how many X has, without drawing it where the case says so."""
+    if case.kind == "csr":
+        return case.rows * _words(case)
+    dense = case.rows * case.features
+    return dense if case.kind == "grid" else int(np.count_nonzero(numbers(case).data["X"]))
+
+
+def _words(case: Case) -> int:
+    return min(100, case.features // 4)
+
+
+def _sparse(case: Case, count: int, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
+    """Return rows of norm 1 with 100 nonzeros each, in columns drawn by Zipf's law, like words."""
+    from scipy.sparse import csr_matrix
+
+    d, each = case.features, _words(case)
+    often = np.cumsum(1 / np.arange(1, d + 1))
+    columns = np.empty((count, each), np.int32)
+    for row in columns:
+        drawn = np.unique(np.searchsorted(often, often[-1] * rng.random(8 * each)))
+        row[...] = np.sort(rng.permutation(drawn)[:each])
+    values = rng.random((count, each)) + 0.5
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    X = csr_matrix((values.ravel(), columns.ravel(), each * np.arange(count + 1)), (count, d))
+    scores = X @ (5 * rng.standard_normal((d, case.classes)))
+    return X, np.argmax(scores + rng.gumbel(size=scores.shape), axis=1)
+
+
 def _digits(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return MNIST's images with a column of ones; drawn ones where it is not at hand."""
     try:
@@ -132,7 +169,10 @@ def _cast(case: Case, arrays: list[np.ndarray], data: dict[str, np.ndarray]) -> 
     dtype = np.dtype(case.dtype)
     return (
         *(a.astype(dtype) for a in arrays),
-        {name: np.ascontiguousarray(a, dtype) for name, a in data.items()},
+        {
+            name: np.ascontiguousarray(a, dtype) if isinstance(a, np.ndarray) else a.astype(dtype)
+            for name, a in data.items()
+        },
     )
 
 
@@ -150,7 +190,7 @@ def problem(case: Case, backend: str, remember: int = 0) -> tb.BilevelProblem:
             remember=remember,
         )
         return replace(made, lam0=n.lam)
-    if case.kind in ("hypercleaning", "grid"):
+    if case.kind in ("hypercleaning", "grid", "csr"):
         C = case.classes
         g = tb.SoftmaxRegression(d["X"], d["y"], C, backend=backend, remember=remember)
         lower = g + (1.0 / case.rows) * tb.L2Penalty(1e-3)

@@ -1,40 +1,95 @@
-"""Softmax regression on drawn dense data of many shapes: ``python -m benchmarks grid``.
+"""Softmax regression on data of many shapes: ``python -m benchmarks grid``.
 
-Each case is written as it is found, and a run goes on where the last one ended. The limit is the
-longer of reading X once per product and of the multiply-adds by BLAS, on this machine.
+Drawn dense data, and besides them MNIST and a sparse set. Each contender is one process, which all
+cases come to in turn; each case is written as it is found, and a run goes on where the last one
+ended. `benchmarks.heatmap` makes pictures and pages of it.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from benchmarks.cases import Case
-from benchmarks.report import FLOORS, machine
+from benchmarks import limits
+from benchmarks.cases import Case, nonzeros
+from benchmarks.contenders import contenders
+from benchmarks.report import machine
+from benchmarks.rounds import Worker, compare, measure_some
+
+__all__ = ["COMPILED", "JAX", "OTHERS", "cases", "ratio", "resume", "run"]
 
 ROWS, FEATURES, CLASSES = (200, 2000, 20_000), (5, 30, 100, 513, 785, 3072), (2, 3, 10, 100)
 JAX, COMPILED = "JAX jit", "tinybilevel, Numba"
 OTHERS = ("tinybilevel, NumPy", "tinybilevel, Numba, step by step")
-#: Multiply-adds of a product with X beyond which the horizon is shorter.
-_LONG = 100_000_000
+#: Multiply-adds of a product with X beyond which the horizon is T.
+_LONG = ((0, 100), (100_000_000, 20), (1_000_000_000, 5))
+#: Seconds for the rounds of a case.
+_ROUNDS = 3.0
 
 
 def cases() -> Iterator[Case]:
-    """Yield the whole grid, small ones first."""
-    for n, d, C in sorted(product(ROWS, FEATURES, CLASSES), key=lambda of: of[0] * of[1] * of[2]):
-        T = 100 if n * d * C <= _LONG else 20
-        for dtype, K in product(("float32", "float64"), (1, 25, T)):
-            if K <= T:
-                yield Case("grid", K, T, dtype, rows=n, features=d, classes=C)
+    """Yield the whole grid so that any part of it from the first on has all shapes alike."""
+    shapes = [_ways("grid", n, d, C) for n, d, C in product(ROWS, FEATURES, CLASSES)]
+    shapes += [_ways("hypercleaning", 5000, 785, 10), _ways("csr", 5000, 20_000, 10)]
+    # A stride that shares no factor with their number comes to each once, far from the last.
+    stride = next(
+        k for k in range(round(0.618 * len(shapes)), 0, -1) if math.gcd(k, len(shapes)) == 1
+    )
+    order = [shapes[k * stride % len(shapes)] for k in range(len(shapes))]
+    for turn in range(max(map(len, shapes))):
+        for k, ways in enumerate(order):
+            if turn < len(ways):
+                yield ways[(turn + k) % len(ways)]
+
+
+def _ways(kind: str, n: int, d: int, C: int) -> list[Case]:
+    work = 0 if kind != "grid" else n * d * C
+    T = next(T for more, T in reversed(_LONG) if work >= more)
+    depths = [K for K in (1, 25, T) if K <= T]
+    return [
+        Case(kind, K, T, dtype, rows=n, features=d, classes=C)
+        for K, dtype in product(depths, ("float32", "float64"))
+    ]
+
+
+def run(out: Path, only: str, budget: float, most: int, cpu: bool = False) -> list[dict[str, Any]]:
+    """Measure what is missing in a folder, for so many seconds and at most so many rounds.
+
+    Times are by the clock, or the processor's, which other work on the machine changes less.
+    """
+    clock = "process_time" if cpu else "perf_counter"
+    here = {"machine": machine(None) | {"clock": clock}, "limits": limits.measured()}
+    print(json.dumps(here, indent=1), flush=True)
+    workers: dict[str, Worker] = {}
+
+    def one(case: Case) -> dict[str, Any]:
+        for name in contenders(case):
+            if name not in workers:
+                workers[name] = Worker(case, name, clock)
+        found = measure_some(workers, case, _ROUNDS, most=most)
+        compare(found, case.dtype, OTHERS[0] if "grad" in found[OTHERS[0]] else JAX)
+        shape = {"rows": case.rows, "features": case.features, "classes": case.classes}
+        about = {"kind": case.kind, "dtype": case.dtype, "K": case.K, "T": case.T, **shape}
+        about["nonzeros"] = nonzeros(case)
+        return {"case": case.name, **about, "who": found, **here}
+
+    try:
+        return resume(out, one, only, budget)
+    finally:
+        for worker in workers.values():
+            worker.close()
 
 
 def resume(
-    out: Path, run: Callable[[Case], dict[str, Any]], only: str = ""
+    out: Path,
+    one: Callable[[Case], dict[str, Any]],
+    only: str = "",
+    budget: float = math.inf,
 ) -> list[dict[str, Any]]:
     """Measure what ``grid.jsonl`` in `out` does not hold yet; return all of it.
 
@@ -42,22 +97,29 @@ def resume(
     ----------
     out : Path
         A folder.
-    run : callable
+    one : callable
         Measures a case.
     only : str
         What the names of the cases must contain, such as ``"2000 × 100, 2 classes"``.
+    budget : float
+        Seconds after which no other case is begun.
     """
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "grid.jsonl"
+    path, end = out / "grid.jsonl", time.perf_counter() + budget
     lines = path.read_text().splitlines() if path.exists() else []
     found = {r["case"]: r for r in map(json.loads, lines)}
+    left = [case for case in cases() if only in case.name and case.name not in found]
     with path.open("a") as file:
-        for case in cases():
-            if only in case.name and case.name not in found:
-                result = found[case.name] = {**run(case), "machine": machine([])}
-                file.write(json.dumps(result) + "\n")
-                file.flush()
-                print(f"{case.name}: {ratio(result, JAX) or math.nan:.2f} of JAX", flush=True)
+        for k, case in enumerate(left):
+            if time.perf_counter() > end:
+                print(f"{len(left) - k} cases are left; the same command goes on", flush=True)
+                break
+            result = found[case.name] = one(case)
+            file.write(json.dumps(result) + "\n")
+            file.flush()
+            over = [ratio(result, JAX), ratio(result, *OTHERS)]
+            texts = (f"{x:.2f}" if x is not None else "?" for x in over)
+            print(f"{case.name}: over JAX and our others {', '.join(texts)}", flush=True)
     return list(found.values())
 
 
@@ -66,34 +128,3 @@ def ratio(result: dict[str, Any], *others: str) -> float | None:
     times = {name: r["seconds"] for name, r in result["who"].items() if "seconds" in r}
     beside = [times[name] for name in others if name in times]
     return times[COMPILED] / min(beside) if COMPILED in times and beside else None
-
-
-def over_limit(result: dict[str, Any]) -> float | None:
-    """Return the time of what is compiled over the longer of the limits."""
-    known = [r for name in FLOORS if (r := ratio(result, name)) is not None]
-    return min(known, default=None)
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """Return a heat map in numbers: per shape and precision the worst over K, compiled over JAX."""
-    cells: dict[tuple[Any, ...], list[float]] = {}
-    for r in results:
-        if (over := ratio(r, JAX)) is not None:
-            cells.setdefault((r["rows"], r["features"], r["dtype"], r["classes"]), []).append(over)
-    columns = [(dtype, C) for dtype in ("float32", "float64") for C in CLASSES]
-    lines = [
-        "\n| n × d | " + " | ".join(f"{dtype}, C = {C}" for dtype, C in columns) + " |",
-        "|---|" + "--:|" * len(columns),
-    ]
-    for n, d in sorted({key[:2] for key in cells}):
-        worst = (cells.get((n, d, *column)) for column in columns)
-        texts = (f"{max(of):.2f}" if of else "" for of in worst)
-        lines.append(f"| {n} × {d} | " + " | ".join(texts) + " |")
-    for what, values in (
-        ("over JAX", [ratio(r, JAX) for r in results]),
-        ("over the best of our other ways", [ratio(r, *OTHERS) for r in results]),
-        ("over the limit", [over_limit(r) for r in results]),
-    ):
-        if known := [v for v in values if v is not None]:
-            lines.append(f"\n{what}: median {median(known):.2f}, worst {max(known):.2f}")
-    return "\n".join(lines)

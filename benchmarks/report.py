@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.contenders import LIMITS
 
 #: What takes its time whoever computes.
@@ -81,6 +83,7 @@ def machine(argv: list[str] | None) -> dict[str, str]:
         "python": platform.python_version(),
         "digits": "MNIST" if os.environ.get("TINYBILEVEL_DATA") else "drawn, no TINYBILEVEL_DATA",
     }
+    found["openblas"], found["threads"] = openblas(), threads()
     for name in ("tinybilevel", "numpy", "numba", "jax", "torch", "higher", "torchopt", "jaxopt"):
         try:
             found[name] = version(name)
@@ -93,6 +96,27 @@ def machine(argv: list[str] | None) -> dict[str, str]:
     except (ImportError, RuntimeError):
         pass
     return found
+
+
+def openblas() -> str:
+    """Return which of its kernels NumPy's OpenBLAS runs here, and what has been asked of it."""
+    asked = {k: v for k, v in sorted(os.environ.items()) if k.startswith("OPENBLAS_")}
+    said = ", ".join(f"{k}={v}" for k, v in asked.items()) or "its own choice"
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return f"kernels not known without threadpoolctl, {said}"
+    np.ones((2, 2)) @ np.ones((2, 2))
+    found = [of for of in threadpool_info() if of["internal_api"] == "openblas"]
+    kernels = sorted({f"{of['architecture']} ({of['version']})" for of in found})
+    return f"kernels for {' and '.join(kernels) or 'none'}, {said}"
+
+
+def threads() -> str:
+    """Return the threads that each library may have, where the environment says so."""
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "XLA_FLAGS")
+    said = ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
+    return said or "each library's default"
 
 
 def page(written: dict[str, Any]) -> str:

@@ -21,6 +21,8 @@ import numpy as np
 from benchmarks.cases import Case
 from benchmarks.contenders import NEEDS, Call, contenders
 
+#: Relative difference from tinybilevel's plain body beyond which a time means nothing.
+AGREE = {"float32": 1e-3, "float64": 1e-9}
 #: A sample repeats its call until it has lasted this long, in seconds.
 _SAMPLE = 0.02
 
@@ -28,13 +30,14 @@ _SAMPLE = 0.02
 class Worker:
     """A process with one contender in it, which is stopped between its turns."""
 
-    def __init__(self, case: Case, name: str) -> None:
+    def __init__(self, case: Case, name: str, clock: str = "") -> None:
+        clock = clock or ("process_time" if case.kind == "one-shot" else "perf_counter")
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, case, name), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, case, name, clock), daemon=True)
         self.process.start()
 
-    def ask(self, question: str) -> Any:
+    def ask(self, question: str | Case) -> Any:
         self._signal("SIGCONT")
         self.pipe.send(question)
         answer = self.pipe.recv()
@@ -52,6 +55,37 @@ class Worker:
         self._signal("SIGCONT")
         self.process.terminate()
         self.process.join()
+
+
+def measure_some(
+    workers: dict[str, Worker], case: Case, seconds: float, fewest: int = 3, most: int = 15
+) -> dict[str, dict[str, Any]]:
+    """Return for each of these contenders its hypergradient and its least seconds per call.
+
+    The rounds end after so many seconds, but not before the fewest. Who takes a second and five
+    times as long as the first two of `workers`, once, gets no time.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, worker in workers.items():
+        try:
+            found[name] = worker.ask(case)
+        except Exception as error:  # one that cannot run does not stop the others
+            found[name] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+    once = {name: of["once"] for name, of in found.items() if "once" in of}
+    usual = max([once[name] for name in list(workers)[:2] if name in once], default=np.inf)
+    for name in list(once):
+        if once[name] > max(1.0, 5 * usual):
+            found[name]["error"] = f"left out: one call took {once.pop(name):.3g} s"
+    samples: dict[str, list[float]] = {name: [] for name in once}
+    end = time.perf_counter() + seconds
+    for turn in range(most):
+        if turn >= fewest and time.perf_counter() > end:
+            break
+        for name in samples:
+            samples[name].append(workers[name].ask("time"))
+    for name, taken in samples.items():
+        found[name]["seconds"] = min(taken)
+    return found
 
 
 def measure(case: Case, names: Iterable[str], rounds: int) -> dict[str, dict[str, Any]]:
@@ -75,8 +109,7 @@ def measure(case: Case, names: Iterable[str], rounds: int) -> dict[str, dict[str
                 samples[name].append(workers[name].ask("time"))
         for name, taken in samples.items():
             # Others on the machine add to times, also of the processor, through caches they share.
-            least = case.kind in ("one-shot", "grid")
-            found[name]["seconds"] = (min if least else median)(taken)
+            found[name]["seconds"] = (min if case.kind == "one-shot" else median)(taken)
             found[name]["memory"] = workers[name].ask("memory")
     finally:
         for worker in workers.values():
@@ -84,13 +117,32 @@ def measure(case: Case, names: Iterable[str], rounds: int) -> dict[str, dict[str
     return found
 
 
-def _serve(pipe: Connection, case: Case, name: str) -> None:
+def compare(found: dict[str, dict[str, Any]], dtype: str, reference: str) -> None:
+    """Put the distance from a contender's hypergradient in place of everyone's own, in place.
+
+    Who is too far from it loses its time.
+    """
+    grads = {name: result.pop("grad") for name, result in found.items() if "grad" in result}
+    if reference not in grads:
+        return
+    for name, grad in grads.items():
+        error = np.linalg.norm(grad - grads[reference]) / np.linalg.norm(grads[reference])
+        found[name]["disagreement"] = float(error)
+        if not error <= AGREE[dtype]:
+            found[name]["error"] = f"disagrees by {error:.1e}"
+            found[name].pop("seconds", None)
+
+
+def _serve(pipe: Connection, case: Case, name: str, clock_name: str) -> None:
     _die_with_parent()
     call: Call | None = None
-    repeats, before, clock = 1, 0.0, time.perf_counter
+    repeats, before, clock = 1, 0.0, getattr(time, clock_name)
     while True:
         question = pipe.recv()
         try:
+            if isinstance(question, Case):  # another one, in place of what there is
+                case, question, call = question, "first", None
+                _forget(name)
             if question == "first":
                 _import(name, case.device)
                 from benchmarks.cases import numbers
@@ -103,9 +155,11 @@ def _serve(pipe: Connection, case: Case, name: str) -> None:
                 call = contenders(case)[name](case)
                 grad = call()
                 seconds = time.perf_counter() - start
-                clock = time.process_time if case.kind == "one-shot" else time.perf_counter
-                repeats = max(1, int(_SAMPLE / max(_time(call, 3, clock), 1e-7)))
-                pipe.send({"grad": np.array(grad), "first": seconds, "data": len(data.data)})
+                once = _time(call, 1, clock)
+                again = once if once > _SAMPLE else _time(call, 3, clock)
+                repeats = max(1, int(_SAMPLE / max(again, 1e-7)))
+                about = {"first": seconds, "once": once, "data": len(data.data)}
+                pipe.send({"grad": np.array(grad), **about})
             elif question == "time":
                 assert call is not None
                 pipe.send(_time(call, repeats, clock))
@@ -162,6 +216,13 @@ def _import(name: str, device: str) -> None:
         import numba
 
         numba.njit(lambda x: x + 1)(1)
+
+
+def _forget(name: str) -> None:
+    """Let go of what JAX has compiled for another case."""
+    if name.startswith("JAX") and "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    gc.collect()
 
 
 def _libc() -> ctypes.CDLL | None:

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import __main__ as command
-from benchmarks import cases, contenders, goals, grid, report
+from benchmarks import cases, contenders, goals, grid, heatmap, limits, report, rounds
 from benchmarks.cases import Case
 from benchmarks.first import installed
 
@@ -22,6 +22,8 @@ CASES = [
     Case("hypercleaning", 5, T=5, rows=40, dtype="float32"),
     Case("grid", 2, T=5, rows=40, features=7, classes=3),
     Case("grid", 5, T=5, rows=40, features=7, classes=2, dtype="float32"),
+    Case("csr", 2, T=5, rows=40, features=60, classes=3),
+    Case("csr", 5, T=5, rows=40, features=60, classes=3, dtype="float32"),
     Case("tasks", 3, T=5, rows=60, features=400, classes=4),
     Case("tasks", 5, T=5, rows=60, features=400, classes=4, dtype="float32"),
 ]
@@ -76,37 +78,129 @@ def test_everyone_computes_the_same_hypergradient_on_a_gpu(case):
             assert error <= (1e-4 if case.dtype == "float32" else 1e-9), name
 
 
+def record(case, compiled=1.0):
+    times = {"JAX jit": 2.0, "tinybilevel, Numba": compiled, "tinybilevel, NumPy": 0.8}
+    about = {name: getattr(case, name) for name in ("kind", "dtype", "K", "T", "rows")}
+    about |= {"features": case.features, "classes": case.classes, "nonzeros": 4_000_000}
+    machine = dict.fromkeys(("date", "cpu", "openblas", "threads", "python"), "so")
+    machine |= dict.fromkeys(("numpy", "numba", "jax"), "1.0")
+    machine |= {"clock": "perf_counter", "command": "grid --rounds 9"}
+    found = {"peak": {"float32": 1e11, "float64": 5e10}, "bandwidth": {"1048576": 1e11}}
+    who = {name: {"seconds": t} for name, t in times.items()}
+    who["tinybilevel, Numba, step by step"] = {"error": "left out: one call took 9 s"}
+    return {"case": case.name, **about, "who": who, "machine": machine, "limits": found}
+
+
 def test_the_grid_goes_on_where_it_ended(tmp_path):
     asked = []
 
-    def run(case):
+    def one(case):
         asked.append(case)
         if len(asked) == 3:
             raise KeyboardInterrupt
-        times = {"JAX jit": 2.0, "tinybilevel, Numba": 1.0, "tinybilevel, NumPy": 0.8}
-        times |= {"reading X": 0.1, "multiply-adds": 0.4}
-        who = {name: {"seconds": t} for name, t in times.items()}
-        about = {"rows": case.rows, "features": case.features, "classes": case.classes}
-        return {"case": case.name, "dtype": case.dtype, "K": case.K, "who": who, **about}
+        return record(case)
 
     with pytest.raises(KeyboardInterrupt):
-        grid.resume(tmp_path, run)
-    found = grid.resume(tmp_path, run, only="200 × 5, 2 classes")
-    assert [case.name for case in asked[3:]] == [case.name for case in list(grid.cases())[2:6]]
-    assert len(found) == 6
-    page = grid.table(found)
-    assert "| 200 × 5 | 0.50 |  |  |  | 0.50 |" in page
-    assert "over the best of our other ways: median 1.25" in page
-    assert "over the limit: median 2.50" in page
+        grid.resume(tmp_path, one)
+    only = "200 × 5, 2 classes"
+    found = grid.resume(tmp_path, one, only=only)
+    left = [c.name for c in grid.cases() if only in c.name and c.name != asked[0].name]
+    assert [case.name for case in asked[3:]] == left
+    assert len(found) == 2 + len(left)
+
+
+def test_the_grid_ends_with_its_budget(tmp_path, capsys):
+    assert grid.resume(tmp_path, record, budget=-1.0) == []
+    assert f"{len(list(grid.cases()))} cases are left" in capsys.readouterr().out
 
 
 def test_the_grid_has_every_shape_and_keeps_long_ones_short():
     everything = list(grid.cases())
     assert len({case.name for case in everything}) == len(everything)
-    assert len({(case.rows, case.features, case.classes) for case in everything}) == 72
-    for case in everything:
-        assert (case.T == 20) == (case.rows * case.features * case.classes > 100_000_000)
+    dense = [case for case in everything if case.kind == "grid"]
+    assert len({(case.rows, case.features, case.classes) for case in dense}) == 72
+    assert len(everything) - len(dense) == 12
+    for case in dense:
+        work = case.rows * case.features * case.classes
+        assert (5 if work > 10**9 else 20 if work > 10**8 else 100) == case.T
         assert case.K in (1, 25, case.T)
+
+
+def test_a_part_of_the_grid_has_all_of_it_alike():
+    everything = list(grid.cases())
+    first = everything[:74]
+    assert len({(case.kind, case.rows, case.features, case.classes) for case in first}) == 74
+    for names in ({"dtype"}, {"rows"}, {"classes"}, {"features"}):
+        (name,) = names
+        some = [getattr(case, name) for case in first[:37] if case.kind == "grid"]
+        counts = [some.count(value) for value in set(some)]
+        assert max(counts) <= 2 * min(counts), name
+
+
+def test_a_limit_is_the_longer_of_reading_and_multiplying():
+    case = {"kind": "grid", "T": 4, "K": 1, "rows": 10, "features": 25, "classes": 3}
+    case |= {"dtype": "float32", "nonzeros": 250}
+    machine = {"peak": {"float32": 100.0}, "bandwidth": {"500": 1e9, "2000": 10.0}}
+    assert limits.least(case, machine) == 5 * 1000 / 10, "X is read from what holds it"
+    assert limits.least(case | {"rows": 5, "nonzeros": 125}, machine) == 5 * 2 * 125 * 3 / 100
+    two = case | {"rows": 5, "nonzeros": 125, "classes": 2}
+    assert limits.least(two, machine) == 5 * 2 * 125 / 100, "two classes have one score"
+    assert limits.least(case | {"nonzeros": 20}, machine) == 5 * 2 * 20 * 3 / 100
+    fast = {"peak": {"float32": 200.0}, "bandwidth": {"500": 5e8, "2000": 20.0}}
+    best = limits.best([machine, fast])
+    assert best == {"peak": {"float32": 200.0}, "bandwidth": {"500": 1e9, "2000": 20.0}}
+
+
+def test_the_grid_becomes_a_picture_a_page_and_a_sentence(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    for name in ("FILE", "PICTURE", "PAGE"):
+        monkeypatch.setattr(heatmap, name, tmp_path / name)
+    heatmap.PICTURE = tmp_path / "grid.png"
+    heatmap.PAGE.write_text("before\n<!-- grid -->\nold\n<!-- end of grid -->\nafter\n")
+    some = [case for case in grid.cases() if case.kind != "csr"][:40]
+    lines = [json.dumps(record(case, 2.5 if k == 3 else 0.5)) for k, case in enumerate(some)]
+    (tmp_path / "grid.jsonl").write_text("\n".join(lines) + "\n")
+    assert heatmap.main([str(tmp_path)]) == 0
+    page = heatmap.PAGE.read_text()
+    assert page.startswith("before\n<!-- grid -->\nOne hypergradient")
+    assert page.endswith("<!-- end of grid -->\nafter\n")
+    assert "old" not in page
+    assert "| JAX | 40 | 0.25 | 1.25 | " in page
+    assert "| the best of our other ways | 40 | 0.62 | 3.12 | " in page
+    assert "| 1: 1 |" in page
+    assert f"Slower than JAX: {heatmap.name(json.loads(lines[3]))}: 1.25." in page
+    assert "the least of 3 to 9 interleaved rounds, by the clock" in " ".join(page.split())
+    assert "left out 40 times" in " ".join(page.split())
+    assert "in the median 0.25, at worst 1.25, of the time of JAX's jit" in capsys.readouterr().out
+    drawn = heatmap.PICTURE.read_bytes()
+    assert heatmap.main([]) == 0, "the file is enough"
+    assert (heatmap.PAGE.read_text(), heatmap.PICTURE.read_bytes()) == (page, drawn)
+
+
+def test_workers_take_one_case_after_another(monkeypatch):
+    only = dict.fromkeys(("a", "b", "c"), contenders.OURS["tinybilevel, NumPy"])
+    asked = []
+
+    class Process:
+        def __init__(self, name):
+            self.name = name
+
+        def ask(self, question):
+            asked.append((self.name, question))
+            if question == "time":
+                return {"a": 2.0, "b": 1.0}[self.name]
+            return {
+                "grad": np.ones(2),
+                "first": 1.0,
+                "once": {"a": 1.0, "b": 0.5, "c": 9.0}[self.name],
+            }
+
+    workers = {name: Process(name) for name in only}
+    found = rounds.measure_some(workers, Case("toy", 1), seconds=0.0)
+    assert (found["a"]["seconds"], found["b"]["seconds"]) == (2.0, 1.0)
+    assert found["c"]["error"] == "left out: one call took 9 s"
+    assert asked.count(("a", "time")) == 3, "not fewer rounds than that"
+    assert ("c", "time") not in asked
 
 
 def test_a_run_writes_what_it_found(tmp_path, monkeypatch, capsys):
