@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks import goals, grid, report
+from benchmarks import company, goals, grid, report
 from benchmarks.cases import Case
 from benchmarks.contenders import GPU_LIMITS, LIMITS, contenders
 from benchmarks.first import first_hypergradients
@@ -67,9 +67,10 @@ SUITES = {
     "networks": NETWORKS,
     "gpu": GPU,
 }
+OTHERS = ("first", "grid", "company")
 #: Half a million rows take a process of 6 GB for each contender; networks are timed on one thread;
-#: the grid takes hours; a GPU is not everywhere.
-ONLY_IF_ASKED = {"many", "networks", "grid", "gpu"}
+#: the grid takes hours; processes beside each other are another question; a GPU is not everywhere.
+ONLY_IF_ASKED = {"many", "networks", "grid", "company", "gpu"}
 
 
 def run(case: Case, rounds: int) -> dict[str, Any]:
@@ -87,8 +88,10 @@ def run(case: Case, rounds: int) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Run the suites, and write JSON, Markdown and a plot."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("suites", nargs="*", help=f"of {', '.join([*SUITES, 'first', 'grid'])}")
-    parser.add_argument("--only", default="", help="what a case of the grid must have in its name")
+    parser.add_argument("suites", nargs="*", help=f"of {', '.join([*SUITES, *OTHERS])}")
+    parser.add_argument(
+        "--only", default="", help="what names of cases must have, of grid or company"
+    )
     parser.add_argument(
         "--budget", type=float, default=float("inf"), help="seconds for the grid (no limit)"
     )
@@ -99,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="a folder")
     parser.add_argument("--quick", action="store_true", help="one case of each suite, 3 rounds")
     args = parser.parse_args(argv)
-    if unknown := set(args.suites) - {*SUITES, "first", "grid"}:
+    if unknown := set(args.suites) - {*SUITES, *OTHERS}:
         parser.error(f"no such suite: {', '.join(sorted(unknown))}")
     wanted = args.suites or [s for s in [*SUITES, "first"] if s not in ONLY_IF_ASKED]
     if "gpu" in wanted and find_spec("cupy") is None:
@@ -113,6 +116,9 @@ def main(argv: list[str] | None = None) -> int:
             continue
         if suite == "grid":
             grid.run(args.out, args.only, args.budget, rounds, args.cpu)
+            continue
+        if suite == "company":
+            print(company.table(company.resume(args.out, rounds, args.only)))
             continue
         for case in SUITES[suite][:1] if args.quick else SUITES[suite]:
             results.append(run(case, rounds))

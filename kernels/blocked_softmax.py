@@ -9,6 +9,7 @@ take all their pieces in one call, row by row as they lie in memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.kernels.remembered import Remembering
-from tinybilevel.kernels.threads import in_parallel, threads
+from tinybilevel.kernels.threads import in_parallel
 from tinybilevel.kernels.workspace import FRESH, Workspace
 
 __all__ = ["Softmax"]
@@ -26,7 +27,9 @@ __all__ = ["Softmax"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Multiply-adds of a product with X from which threads repay being woken.
-_LARGE = 8_000_000
+_LARGE = 10_000_000
+#: Teams, at most.
+_MOST = 32
 #: Multiply-adds of a product with a block: three pieces, with some room.
 _BLOCK = 750_000
 #: The same of a piece. Beyond this OpenBLAS wakes its threads, or beyond twice as much where it has
@@ -291,7 +294,8 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
     if n <= most:
         return [[_part(0, X, y, n_classes, slice(0, n), n)]]
     block = -(-n // -(-n // most))  # of nearly equal blocks, what is left is short
-    count, helpers = n // block, threads() if n * n_classes * d >= _LARGE else 1
+    count, work = n // block, n * n_classes * d
+    helpers = _team_count(work) if work >= _LARGE else 1
     teams, number = [], 0
     for k in range(helpers):
         start, stop = count * k // helpers, count * (k + 1) // helpers
@@ -308,6 +312,11 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
         rest = n - count * block
         teams[0].append(_part(number, X, y, n_classes, slice(n - rest, n), rest))
     return [team for team in teams if team]
+
+
+def _team_count(work: int) -> int:
+    """Return how many teams share a large product, whatever threads there are: sums go by team."""
+    return min(2 ** int(math.log2(work / _LARGE) + 1), _MOST)
 
 
 def _part(number: int, X: Any, y: Array, n_classes: int, rows: slice, block: int) -> _Part:

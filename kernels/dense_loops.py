@@ -17,7 +17,8 @@ from numba import njit
 from tinybilevel.kernels.dense import Functions
 from tinybilevel.kernels.forms import build
 from tinybilevel.kernels.loops import IN_ANY_ORDER
-from tinybilevel.kernels.pool import pool, threads, wait
+from tinybilevel.kernels.pool import pool, wait
+from tinybilevel.kernels.threads import helpers
 from tinybilevel.kernels.tiles import count_up
 
 __all__ = ["DenseLoop"]
@@ -70,7 +71,7 @@ class DenseLoop:
         args = (counter, chunks, *data, thetas, K, values, grads)
         self._many(counter, 0, *data, thetas, K, values, grads)  # compile it before it is shared
         counter[:] = 0
-        pool.share(min(threads(), chunks) - 1, self._many, args)
+        pool.share(helpers(chunks), self._many, args)
         self._many(*args)
         wait(counter, chunks)
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tinybilevel.kernels.pool import pool, threads, wait
+from tinybilevel.kernels.pool import pool, wait
+from tinybilevel.kernels.threads import helpers
 from tinybilevel.kernels.tiles import count_up
 
 __all__ = ["IN_ANY_ORDER", "RIPPLED", "SQUARES", "QuadraticLoop"]
@@ -89,9 +90,8 @@ class QuadraticLoop:
         gammas = np.array([loop.step_size for loop in loops])
         chunks = -(-len(lams) // _CHUNK)
         counter = np.zeros(2, np.int64)
-        helpers = min(threads(), chunks) - 1
         args = (counter, chunks, numbers, gammas, self.sizes, lams, K, values, grads)
-        pool.share(helpers, _many, args)
+        pool.share(helpers(chunks), _many, args)
         _many(*args)
         wait(counter, chunks)
 

@@ -10,22 +10,17 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-from numba import config, njit, types
+from numba import njit, types
 
 from tinybilevel.kernels.tiles import count_up
 
-__all__ = ["LOOKS", "core", "part", "pool", "rest", "threads", "wait"]
+__all__ = ["LOOKS", "core", "part", "pool", "rest", "wait"]
 
 Task = tuple[Callable[..., None], tuple[Any, ...]]
 
 #: Looks for the next task before a thread goes to sleep, some 0.1 ms: longer than the time between
 #: two steps, since a thread that is woken may be late or land on its waker's core.
 LOOKS = 20_000
-
-
-def threads() -> int:
-    """Return Numba's number of threads, ``NUMBA_NUM_THREADS``."""
-    return int(config.NUMBA_NUM_THREADS)
 
 
 class Pool:

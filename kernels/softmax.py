@@ -28,8 +28,8 @@ from tinybilevel.kernels.across import (
     take_across,
 )
 from tinybilevel.kernels.pool import pool, wait
-from tinybilevel.kernels.pool import threads as default_threads
 from tinybilevel.kernels.remembered import Remembering
+from tinybilevel.kernels.threads import cores, helpers
 from tinybilevel.kernels.tiles import (
     ROWS,
     add_tile,
@@ -65,8 +65,9 @@ _CLASSES = 5
 _VECTORS = 4
 #: Rows of a chunk that has its own sum, at least.
 _FEW = 256
-#: Multiply-adds of a product for each thread that repays being woken.
-_ALONE = 200_000
+#: Multiply-adds of a product for each thread, at least: to wake one, and to look out for it, would
+#: cost as much as fewer take.
+_ALONE = 500_000
 #: Adjacent columns that are taken together where nonzeros mostly have neighbours.
 _GROUP = 4
 
@@ -95,7 +96,7 @@ class Softmax:
     sparse : bool, optional
         Skip zeros. By default where X is sparse, or where that is faster.
     threads : int, optional
-        By default Numba's number, ``NUMBA_NUM_THREADS``, or less where X is small.
+        By default as many as repay and are free, at each call; see `threads.helpers`.
     across : bool, optional
         Take examples across the vectors. By default where that is faster.
     """
@@ -111,7 +112,7 @@ class Softmax:
         threads: int | None = None,
         across: bool | None = None,
     ) -> None:
-        n, d = self.shape = X.shape
+        self.shape = X.shape
         self.plain, self._work = plain, FRESH
         self.n_classes, self.y, self.dtype = n_classes, y.astype(np.int64), X.dtype
         vector = lanes(X.dtype.itemsize)
@@ -119,15 +120,17 @@ class Softmax:
         if sparse is None:
             sparse = not isinstance(X, np.ndarray) or _skipping_pays(X, n_classes, stride)
         if across is None:
-            across = not sparse and _across_pays(d, n_classes, X.dtype.itemsize)
+            across = not sparse and _across_pays(X.shape[1], n_classes, X.dtype.itemsize)
         if across:
             self._lay_across(X, vector)
         else:
             self._lay_along(X, vector, stride, sparse)
+        self._as_free = threads is None
         if threads is None:
-            repay = 1 + n * d * n_classes // _ALONE
-            threads = min(default_threads(), self.chunks, repay)
-        self.threads = threads
+            scores = 1 if across and n_classes == 2 else n_classes
+            repay = max(self.X[0].size * scores // _ALONE, 1)
+            threads = min(cores(), self.chunks, repay)
+        self.threads = threads  # at most
         self._buffers: tuple[Array, ...] | None = None
 
     def _lay_across(self, X: Array, vector: int) -> None:
@@ -236,6 +239,10 @@ class Softmax:
         """Return whether all is of the dtype of X."""
         return all(a.dtype == self.dtype for a in arrays)
 
+    def helpers(self) -> int:
+        """Return with how many other threads to share a product now."""
+        return helpers(self.threads) if self._as_free else self.threads - 1
+
     def loop_memory(self, copies: int = 1) -> tuple[Array, Array]:
         """Return memory for each thread's scores of a block, and `copies` sums of each chunk."""
         scratch = aligned((self.threads, 2, self._scratch), self.dtype)
@@ -264,7 +271,7 @@ class Softmax:
         args: tuple[Any, ...] = (counter, product, self.X, self.y, weights)
         kept = sums[0, :0] if kept is None else kept
         args += (factors[0], factors[1], scratch, sums, per_example, kept, self.sizes)
-        pool.share(self.threads - 1, _work, args)
+        pool.share(self.helpers(), _work, args)
         _work(*args)
         wait(counter, self.chunks)
         if product == LOSSES:

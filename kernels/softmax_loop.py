@@ -74,7 +74,7 @@ class SoftmaxLoop:
     def alone(self) -> SoftmaxLoop:
         """Return the same loop on the calling thread, with the same data."""
         loop, lower = object.__new__(SoftmaxLoop), object.__new__(Softmax)
-        lower.__dict__.update(self.lower.__dict__, threads=1)
+        lower.__dict__.update(self.lower.__dict__, threads=1, _as_free=False)
         loop.__dict__.update(self.__dict__, lower=lower)
         return loop
 
@@ -119,7 +119,7 @@ class Run:
         queue = counter, steps, done, places, np.full((lower.threads, 2), [-1, 0])
         data = lower.X, lower.y, lower.sizes, lower.layout, self.theta, *loop.factors, loop.patience
         args = (queue, *data, self._scratch, self._sums, *arrays)
-        pool.share(lower.threads - 1, work, args)
+        pool.share(lower.helpers(), work, args)
         work(*args)
         # The late ones too, who write to what is ours.
         wait(counter[2:], 0)

@@ -1,28 +1,77 @@
-"""Threads for NumPy: NumPy lets go of the interpreter while it computes."""
+"""How many threads there are, for all kernels; and threads for NumPy.
+
+NumPy lets go of the interpreter while it computes. What is limited are the cores of this process
+and its group, and what the user or a process pool has said. Beyond that, nobody gets helpers while
+other processes have the cores: two threads on one core take longer than one.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 
-__all__ = ["in_parallel", "threads"]
+__all__ = ["cores", "helpers", "in_parallel", "quota", "threads"]
+
+#: Whose numbers hold for these threads too: process pools set them.
+_LIMITS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+#: A look at who runs is not repeated before so many times as long have passed, or so many seconds.
+_APART, _LATEST = 1000, 0.25
+#: Threads, where there is no limit.
+_MANY = 1 << 16
 
 _pool: list[ThreadPoolExecutor] = []
+#: When to look at the cores again, and how many were free of other processes.
+_seen = [0.0, 0.0]
 
 
 def threads() -> int:
-    """Return how many cores this process may use, or ``OMP_NUM_THREADS`` where that is less."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    # A list is for nested teams, of which there are none.
-    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return min(cores or 1, max(int(limit), 1)) if limit.isdigit() else cores or 1
+    """Return how many threads this process may use now.
+
+    These are the cores that it may run on, or the quota of its control group, rounded up; or less
+    by ``OMP_NUM_THREADS``, ``NUMBA_NUM_THREADS``, or the threads of NumPy's BLAS, which
+    `threadpoolctl.threadpool_limits` and ``OPENBLAS_NUM_THREADS`` set.
+    """
+    count = cores()
+    for name in _LIMITS:
+        # A list is for nested teams, of which there are none.
+        limit = os.environ.get(name, "").partition(",")[0].strip()
+        if limit.isdigit():
+            count = min(count, max(int(limit), 1))
+    return min(count, _blas_threads()())
+
+
+def cores() -> int:
+    """Return how many cores this process may use, whatever the user has said."""
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
+        count = os.process_cpu_count()
+    elif hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count()
+    return min(count or 1, quota())
+
+
+def helpers(most: int) -> int:
+    """Return how many threads to share work with that repays `most`, the caller among them.
+
+    None beyond the cores that are free of other processes, as far as the system says.
+    """
+    if most > 1:
+        most = min(most, threads())
+    return min(most, max(_free(most), 1)) - 1 if most > 1 else 0
 
 
 def in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run all tasks and return when they are done; the first runs on the calling thread.
+    """Run all tasks and return when they are done; the calling thread runs the first, and more.
 
     Examples
     --------
@@ -32,26 +81,124 @@ def in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
     >>> done
     [1, 1]
     """
-    first, *others = tasks
-    if not others:
-        return first()
-    if not _pool:
-        _pool.append(ThreadPoolExecutor(max(threads() - 1, 1), "tinybilevel"))
-    state = np.geterr()  # which a thread does not inherit
+    left = deque(tasks)
 
-    def careful(task: Callable[[], None]) -> None:
-        with np.errstate(**state):
+    def work() -> None:
+        while True:
+            try:
+                task = left.popleft()
+            except IndexError:
+                return
             task()
 
-    waiting = [_pool[0].submit(careful, task) for task in others]
+    others = helpers(len(tasks))
+    if not others:
+        return work()
+    if not _pool:
+        _pool.append(ThreadPoolExecutor(max(cores() - 1, 1), "tinybilevel"))
+    state = np.geterr()  # which a thread does not inherit
+
+    def careful() -> None:
+        with np.errstate(**state):
+            work()
+
+    waiting = [_pool[0].submit(careful) for _ in range(others)]
     try:
-        first()
+        work()
     finally:  # the others write where the caller may write next
         errors = [future.exception() for future in waiting]
     for error in errors:
         if error is not None:
             raise error
     return None
+
+
+@cache
+def quota(root: Path = Path("/sys/fs/cgroup"), me: Path = Path("/proc/self/cgroup")) -> int:
+    """Return how many cores Linux gives this process's control group, rounded up; many if all.
+
+    A group has no more than those it is in. Version 2 has all in one tree, version 1 one for each
+    resource.
+    """
+    least = _MANY
+    for line in _read(me).splitlines():
+        _, kinds, path = line.split(":", 2)
+        if kinds and "cpu" not in kinds.split(","):
+            continue
+        tree = root / kinds if (root / kinds).exists() else root / "cpu"
+        group = tree / path.lstrip("/")
+        # In a container the path may be that outside of it.
+        for at in (group, *group.parents):
+            if kinds:
+                most, period = _read(at / "cpu.cfs_quota_us"), _read(at / "cpu.cfs_period_us")
+            else:
+                most, _, period = _read(at / "cpu.max").partition(" ")
+            if most.strip().isdigit() and period.strip().isdigit():
+                least = min(least, max(-(-int(most) // int(period)), 1))
+            if at == tree:
+                break
+    return least
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+@cache
+def _blas_threads() -> Callable[[], int]:
+    """Return what says how many threads NumPy's BLAS uses, if it has any."""
+    try:
+        core = import_module("numpy._core._multiarray_umath")
+        library = ctypes.CDLL(core.__file__)  # with what it is linked to
+    except (ImportError, OSError):
+        return lambda: _MANY
+    for before, after in (("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "")):
+        parallel = getattr(library, f"{before}openblas_get_parallel{after}", None)
+        if parallel is not None and parallel():
+            return getattr(library, f"{before}openblas_get_num_threads{after}")
+    for name in ("MKL_Get_Max_Threads", "bli_thread_get_num_threads"):
+        if hasattr(library, name):
+            return getattr(library, name)
+    return lambda: _MANY
+
+
+def _free(wanted: int) -> int:
+    """Return how many cores of the machine are free of other processes, some moments ago."""
+    now = time.monotonic()
+    if now > _seen[0]:
+        all_cores = os.cpu_count() or 1
+        free = all_cores - _running() + 1
+        for _ in range(2):
+            # What runs may be this process's, or run for a moment.
+            if free < wanted:
+                free = max(free, all_cores - _running() + _mine())
+        taken = time.monotonic() - now
+        _seen[:] = now + min(_APART * taken, _LATEST), free
+    return int(_seen[1])
+
+
+def _running() -> int:
+    """Return how many threads run or wait for a core on this machine; 1 where it isn't known."""
+    try:
+        with open("/proc/loadavg", "rb") as file:
+            return max(int(file.read().split()[3].partition(b"/")[0]), 1)
+    except (OSError, IndexError, ValueError):
+        return 1
+
+
+def _mine() -> int:
+    """Return how many of these are this process's."""
+    count = 0
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/stat", "rb") as file:
+                count += file.read().rpartition(b") ")[2][:1] == b"R"
+        except OSError:
+            pass  # it has ended
+    return max(count, 1)
 
 
 # A forked process has no threads but one.

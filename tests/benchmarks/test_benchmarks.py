@@ -1,6 +1,7 @@
 """The benchmarks compare the same numbers, run to their end, and judge what they find."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import __main__ as command
-from benchmarks import cases, contenders, goals, grid, heatmap, limits, report, rounds
+from benchmarks import cases, company, contenders, goals, grid, heatmap, limits, report, rounds
 from benchmarks.cases import Case
 from benchmarks.first import installed
 
@@ -201,6 +202,34 @@ def test_workers_take_one_case_after_another(monkeypatch):
     assert found["c"]["error"] == "left out: one call took 9 s"
     assert asked.count(("a", "time")) == 3, "not fewer rounds than that"
     assert ("c", "time") not in asked
+
+
+def test_processes_at_once_are_timed_beside_those_with_one_thread(tmp_path, monkeypatch, capsys):
+    for name in (*company._ALONE, "OPENBLAS_CORETYPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(company, "TOGETHER", (1, 2))
+    monkeypatch.setattr(company, "_SECONDS", 0.01)
+    monkeypatch.setattr(company, "cases", lambda: [(Case("toy", 2, T=3), "NumPy")])
+    (found,) = company.resume(tmp_path, rounds=2)
+    assert found["case"] == "toy, float64, K = 2, NumPy"
+    assert [len(of) for of in found["ratios"]] == [2, 2]
+    assert all(ratio > 0 for of in found["ratios"] for ratio in of)
+    assert not any(name in os.environ for name in company._ALONE)
+    monkeypatch.setattr(company, "Crowd", None)  # nothing is left to do
+    assert company.resume(tmp_path, rounds=2) == [found]
+    page = company.table([found])
+    assert f"OpenBLAS: {report.openblas()}; threads: {report.threads()}" in page
+    assert "worst of more than one at once: " in page
+    monkeypatch.setattr(company, "resume", lambda out, rounds, only: [found])
+    assert command.main(["company", "--out", str(tmp_path)]) == 0
+    assert "| default / one thread | 1 at once | 2 at once |" in capsys.readouterr().out
+
+
+def test_a_crowd_that_is_limited_has_one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with company._one_thread():
+        assert {os.environ[name] for name in company._ALONE} == {"1"}
+    assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
 def test_a_run_writes_what_it_found(tmp_path, monkeypatch, capsys):

@@ -16,19 +16,20 @@ from scipy.sparse import csr_array
 
 from tinybilevel.kernels import blocked_softmax
 from tinybilevel.kernels.blocked_softmax import Softmax
+from tinybilevel.kernels.threads import threads
 
 C, D = 3, 4
 
 
 @pytest.fixture(params=[1, 2, 3])
 def blocked(request, monkeypatch):
-    """Have data of any size go to so many threads, in blocks of at most 16 rows, 2 at a time."""
+    """Have data of any size go to so many teams, in blocks of at most 16 rows, 2 at a time."""
     monkeypatch.setattr(blocked_softmax, "_LARGE", 0)
     monkeypatch.setattr(blocked_softmax, "_BLOCK", 16 * C * D)
     monkeypatch.setattr(blocked_softmax, "_PIECE", 16 * C * 3)
     monkeypatch.setattr(blocked_softmax, "_EVEN", 5)
     monkeypatch.setattr(blocked_softmax, "_STRIP", 2)
-    monkeypatch.setattr(blocked_softmax, "threads", lambda: request.param)
+    monkeypatch.setattr(blocked_softmax, "_team_count", lambda work: request.param)
 
 
 def data(n, dtype=np.float64):
@@ -94,7 +95,7 @@ def test_two_classes_have_one_score(n, dtype):
 
 def test_what_is_not_blocked(blocked, monkeypatch):
     X, y, *_ = data(64)
-    helpers = blocked_softmax.threads()
+    helpers = blocked_softmax._team_count(64)
     assert len(Softmax(X, y, C)._teams) == helpers
     assert Softmax(X, y, C)._teams[0][0].block == 16
     assert Softmax(X[:16], y[:16], C)._teams[0][0].block == 16
@@ -121,7 +122,7 @@ def test_real_sizes_go_in_blocks_that_BLAS_does_in_place():
     for n, d, block in ((5000, 785, 95), (1000, 785, 91), (1000, 65, 1000), (300, 65, 0)):
         sums = Softmax(np.zeros((n, d), np.float32), np.zeros(n, int), 10)
         assert sums._teams[0][0].block == block
-        assert (len(sums._teams) > 1) == (n == 5000 and blocked_softmax.threads() > 1)
+        assert len(sums._teams) == (4 if n == 5000 else 1)
 
 
 @pytest.mark.parametrize("shape", [(10, 785), (785, 10), (2, 5000), (5000, 2), (200, 200)])
@@ -183,7 +184,7 @@ print(min(costs))
 """
 
 
-@pytest.mark.skipif(blocked_softmax.threads() < 2, reason="BLAS has one thread on one core")
+@pytest.mark.skipif(threads() < 2, reason="BLAS has one thread on one core")
 @pytest.mark.parametrize("kernels", ["Haswell", "SkylakeX"])
 def test_CPU_time_does_not_grow_with_the_threads_of_BLAS(kernels):
     if kernels == "SkylakeX" and not cpu_has("avx512f"):

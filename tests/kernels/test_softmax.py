@@ -146,9 +146,12 @@ def test_examples_lie_across_the_vectors_where_classes_are_few_or_rows_short():
 
 
 def test_small_data_have_one_thread(monkeypatch):
-    monkeypatch.setattr(module, "default_threads", lambda: 8)
-    for n, d, threads in ((100, 100, 1), (2000, 49, 1), (2000, 51, 2), (20_000, 101, 8)):
-        assert Softmax(np.ones((n, d), np.float32), np.arange(n) % 2, 2).threads == threads
+    monkeypatch.setattr(module, "cores", lambda: 8)
+    for n, d, C, threads in (
+        (100, 100, 2, 1), (8000, 120, 2, 1), (8192, 128, 2, 2), (2048, 128, 3, 1),
+        (4096, 128, 3, 3), (40_000, 128, 2, 8),
+    ):  # fmt: skip
+        assert Softmax(np.ones((n, d), np.float32), np.arange(n) % C, C).threads == threads
         assert Softmax(np.ones((n, d)), np.arange(n) % 2, 2, threads=3).threads == 3
 
 

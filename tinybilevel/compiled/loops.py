@@ -209,12 +209,13 @@ class CleaningOnHost(HostLoop):
 
     def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
         """Return values and hypergradients, each by one thread, as many at once as there are."""
-        from tinybilevel.kernels.pool import threads
+        from tinybilevel.kernels.threads import helpers
 
         kernel, f = self.kernel.alone(), self.upper
         values, grads = np.empty(len(lams)), np.empty_like(lams)
-        for first in range(0, len(lams), threads()):
-            some = lams[first : first + threads()]
+        first = 0
+        while first < len(lams):
+            some = lams[first : first + 1 + helpers(len(lams) - first)]
             made = (self.theta(lam, kernel.lower.dtype) for lam in some)
             thetas = [t for t in made if t is not None and t.shape == kernel.lower.y.shape]
             if len(thetas) < len(some):
@@ -229,6 +230,7 @@ class CleaningOnHost(HostLoop):
                     back.append(partial(kernel.backward, run, f.grad(w, theta), hs[-1]))
             _together(back)
             grads[first : first + len(some)] = [self.pull(*of) for of in zip(some, hs, strict=True)]
+            first += len(some)
         return _if_finite(values, grads)
 
 
