@@ -23,6 +23,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+import tinybilevel.kernels.compiling  # noqa: F401  all that is compiled comes by here
+
 __all__ = [
     "ROWS",
     "TALL",
