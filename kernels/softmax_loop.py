@@ -1,6 +1,6 @@
-"""T steps of gradient descent on softmax regression with an L2 penalty, and K back, on threads.
+"""T steps on softmax regression with L2 penalties, and K back, on threads.
 
-g = s Σ_i θ_i ℓ_i(W) + ρ‖W‖², so that a step is w − (2γρ w + γ s Σ_i …), and a product likewise.
+g = s Σ_i θ_i ℓ_i(W) + Σ_j ρ_j w_j², by any algorithm of `updates`, whose state has buffers too.
 From one step to the next nobody returns to the interpreter. States lie as the kernels read them,
 and a step is one pass over the data.
 
@@ -23,13 +23,21 @@ from numba import njit
 from tinybilevel.kernels.pool import LOOKS, core, part, pool, rest, wait
 from tinybilevel.kernels.softmax import GRAD, GRAD_VJP, KEPT_VJP, Softmax, aligned, take_chunk
 from tinybilevel.kernels.tiles import count_up, swap
+from tinybilevel.kernels.updates import (
+    NESTEROV,
+    advance,
+    direction,
+    keeps_gradient,
+    point,
+    retreat,
+)
 
 __all__ = ["SoftmaxLoop"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Pieces of w, of which each is one thread's at a time.
-_PIECES = 4
+#: Pieces of w, of which each is one thread's at a time; a w of fewer entries is one piece.
+_PIECES, _FEW = 4, 2_000
 
 
 class SoftmaxLoop:
@@ -39,12 +47,16 @@ class SoftmaxLoop:
     ----------
     lower : Softmax
         ℓ_i.
-    start : ndarray (M,)
-        w_0, in the dtype of X.
-    step_size, penalty, scale : float
-        γ, ρ and s.
-    T : int
-        Horizon.
+    kind : int
+        The algorithm, one of `updates`.
+    start : ndarray (1 + b, M)
+        w_0 and its buffers, in the dtype of X.
+    numbers : ndarray (T, ·)
+        What `updates` calls c, for each step.
+    scale : float
+        s.
+    learned : bool
+        Whether h holds what `each` does, see `updates`.
     remember : int
         How many of the last softmaxes to keep for the backward pass.
     """
@@ -52,24 +64,23 @@ class SoftmaxLoop:
     def __init__(
         self,
         lower: Softmax,
+        kind: int,
         start: Array,
-        step_size: float,
-        penalty: float,
+        numbers: Array,
         scale: float,
-        T: int,
+        learned: bool = False,
         remember: int = 0,
     ) -> None:
         M = lower.n_classes * lower.shape[1]
-        if start.size != M:
-            raise ValueError(f"initial must have {M} entries, got {start.size}")
-        self.lower, self.T, self.remember = lower, T, remember
-        self.start = aligned((lower.width,), lower.dtype)
-        lower.matrix(self.start)[...] = start.reshape(lower.n_classes, -1)
-        number = lower.dtype.type
+        if start.shape[1] != M:
+            raise ValueError(f"initial must have {M} entries, got {start.shape[1]}")
+        self.lower, self.kind, self.T, self.remember = lower, kind, len(numbers), remember
+        self.learned = learned
+        self.start, self.numbers = self.lay(start), numbers.astype(lower.dtype)
         # Looks for some two chunks' time.
         self.patience = max(lower.X[0].size // lower.chunks // 8, LOOKS)
-        # Not 1 − 2γρ, whose rounding would be the same at every step.
-        self.factors = number(2 * step_size * penalty), number(-step_size * scale)
+        self.scale = lower.dtype.type(scale)
+        self.pieces = _PIECES if M >= _FEW else 1
 
     def alone(self) -> SoftmaxLoop:
         """Return the same loop on the calling thread, with the same data."""
@@ -78,35 +89,83 @@ class SoftmaxLoop:
         loop.__dict__.update(self.__dict__, lower=lower)
         return loop
 
-    def forward(self, theta: Array, K: int) -> tuple[Array, Run]:
-        """Return w_T (M,), and what `backward` needs."""
-        run = Run(self, theta, K)
-        run.ring[self.T % len(run.ring)] = self.start
-        run.go(_descend, self.T, len(run.ring), run.ring, run.kept)
-        return self._flat(run.ring[0]), run
+    def lay(self, rows: Array) -> Array:
+        """Return rows of one number for each entry of w as the kernels read them."""
+        laid = aligned((len(rows), self.lower.width), self.lower.dtype)
+        for row, out in zip(rows, laid, strict=True):
+            self.lower.matrix(out)[...] = row.reshape(self.lower.n_classes, -1)
+        return laid
 
-    def backward(self, run: Run, alpha: Array, h: Array) -> Array:
-        """Add to h what h_{T−K} has more than h_T; return ‖α_{T−1}‖², …, ‖α_{T−K}‖²."""
-        alphas = aligned((2, self.lower.width), self.lower.dtype)
-        self.lower.matrix(alphas[0])[...] = alpha.reshape(self.lower.n_classes, -1)
-        squares = np.zeros((run.K, _PIECES), h.dtype)
-        along = np.empty((self.lower.threads, h.size), h.dtype)
-        run.go(_ascend, run.K, run.ring, alphas, h, squares, along, run.kept)
-        return squares.sum(axis=1)
+    def flat(self, laid: Array) -> Array:
+        """Return rows that `lay` has laid as they were."""
+        rows = [np.ascontiguousarray(self.lower.matrix(row)).reshape(-1) for row in laid]
+        return np.stack(rows) if rows else laid
 
-    def _flat(self, state: Array) -> Array:
-        return np.ascontiguousarray(self.lower.matrix(state)).reshape(-1)
+    def forward(self, weights: Array, penalty: Array, each: Array, K: int) -> tuple[Array, Run]:
+        """Return the state w_T (1 + b, M), and what `backward` needs.
+
+        `weights` are the θ_i, (n,), or (1,) for all; `penalty` (1, ·) is 2 ρ_j, and `each` (2, ·)
+        what `updates` says, both laid.
+        """
+        run = Run(self, weights, penalty[0], each, K)
+        state = run.ring[self.T % len(run.ring)]
+        state[...] = self.start
+        if len(run.points) and self.T:
+            y = run.points[self.T % len(run.ring)]
+            point(self.kind, self.numbers[0], each, state, y, 0, y.size)
+        run.go(_descend, self.T, self.T, run.points, run.grads, run.ring, run.kept)
+        return self.flat(run.ring[0]), run
+
+    def backward(self, run: Run, alpha: Array, h: Array) -> tuple[Array, Array]:
+        """Add to h what h_{T−K} has more than h_T by example, (n,), or (0,) if that is of no use.
+
+        Return what it has more by entry of w, (3, M), for ρ, γ, and μ or τ; and ‖α_{T−1}‖², …,
+        ‖α_{T−K}‖².
+        """
+        lower, K = self.lower, run.K
+        alphas = aligned((len(self.start), lower.width), lower.dtype)
+        lower.matrix(alphas[0])[...] = alpha.reshape(lower.n_classes, -1)
+        u, Hu = aligned((2, lower.width), lower.dtype)
+        more = aligned((3, lower.width), lower.dtype)
+        along = more[1:] if self.learned else more[1:, :0]
+        if K:
+            c, g, state = self.numbers[self.T - 1], run.grads[0], run.ring[1]
+            direction(self.kind, c, run.each, g, state, alphas, u, along, 0, u.size)
+        squares = np.zeros((K, self.pieces), lower.dtype)
+        D = np.empty((lower.threads, len(lower.y)), lower.dtype)
+        results = alphas, u, Hu, h, D, more[0], along, squares
+        run.go(_ascend, K, self.T, run.points, run.grads, run.ring, run.kept, *results)
+        return self.flat(more), squares.sum(axis=1)
 
 
 class Run:
-    """The memory of one hypergradient: w_{T−t} lies in ring[t % len(ring)], its softmax in kept."""
+    """The memory of one hypergradient.
 
-    def __init__(self, loop: SoftmaxLoop, theta: Array, K: int) -> None:
+    The state w_{T−k} lies in ring[k % len(ring)], and where its gradient is taken in `points` if
+    that isn't w; the gradient of step T − 1 − k in grads[k % len(grads)], its softmax in kept[k].
+    """
+
+    def __init__(
+        self, loop: SoftmaxLoop, weights: Array, penalty: Array, each: Array, K: int
+    ) -> None:
         lower = loop.lower
-        self.loop, self.theta, self.K = loop, theta, K
-        self.ring = aligned((max(K, 1) + 1, lower.width), lower.dtype)
+        self.loop, self.weights, self.K = loop, weights, K
+        self.penalty, self.each = penalty, each
+        rows, width = max(K, 1) + 1, lower.width
+        self.ring = aligned((rows, len(loop.start), width), lower.dtype)
+        self.points = aligned((rows if loop.kind == NESTEROV else 0, width), lower.dtype)
+        kept = K if keeps_gradient(loop.kind, loop.learned) else 1
+        self.grads = aligned((max(kept, 1), width), lower.dtype)
         self.kept = aligned((min(K, loop.remember), lower.room_size), lower.dtype)
         self._scratch, self._sums = lower.loop_memory(lower.threads)
+
+    @property
+    def held(self) -> int:
+        """Bytes of states, of points besides them, and of gradients that the way back needs."""
+        states = self.ring.shape[0] * self.ring.shape[1] + len(self.points)
+        grads = len(self.grads) if keeps_gradient(self.loop.kind, self.loop.learned) else 0
+        lower = self.loop.lower
+        return (states + grads) * lower.n_classes * lower.shape[1] * lower.dtype.itemsize
 
     def go(self, work: Any, steps: int, *arrays: Any) -> None:
         """Have all threads work off the tickets of so many steps."""
@@ -116,9 +175,10 @@ class Run:
         counter = np.zeros(4, np.int64)
         # How often each step's chunks are done, and where among the sums the step's chunks are.
         done, places = np.zeros(steps * chunks, np.int64), np.zeros(chunks, np.int64)
-        queue = counter, steps, done, places, np.full((lower.threads, 2), [-1, 0])
-        data = lower.X, lower.y, lower.sizes, lower.layout, self.theta, *loop.factors, loop.patience
-        args = (queue, *data, self._scratch, self._sums, *arrays)
+        queue = counter, steps, done, places, np.full((lower.threads, 2), [-1, 0]), loop.pieces
+        data = lower.X, lower.y, lower.sizes, lower.layout, self.weights, loop.scale, self.penalty
+        rule = loop.kind, loop.numbers, self.each
+        args = (queue, loop.patience, data, rule, self._scratch, self._sums, *arrays)
         pool.share(lower.helpers(), work, args)
         work(*args)
         # The late ones too, who write to what is ours.
@@ -131,9 +191,9 @@ def _next(queue, patience, me):  # type: ignore[no-untyped-def]
 
     After so many looks, return a chunk that another thread is at.
     """
-    counter, steps, done, places, cores = queue
+    counter, steps, done, places, cores, pieces = queue
     chunks = places.size
-    each, looks = chunks + _PIECES, 0
+    each, looks = chunks + pieces, 0
     cores[me, 0] = core()
     while True:
         k = count_up(counter, 0, 0)
@@ -161,7 +221,7 @@ def _next(queue, patience, me):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _hand_in(queue, step, which, place):  # type: ignore[no-untyped-def]
     """Say where the sum of a chunk lies; return False if another thread has done so."""
-    _, _, done, places, _ = queue
+    _, _, done, places, _, _ = queue
     if count_up(done, step * places.size + which, 1):
         return False
     places[which] = place
@@ -169,45 +229,75 @@ def _hand_in(queue, step, which, place):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _update(piece, layout, shrink, scale, sums, places, w, out):  # type: ignore[no-untyped-def]
-    """Write some rows of w + scale Σ_k sums[places[k]] − shrink w; return their square norm."""
-    rows, length, ld, sum_ld = layout
-    each = -(-rows // _PIECES)
-    first, last = piece * each, min((piece + 1) * each, rows)
-    total, square = sums[places[0]], w.dtype.type(0)
+def _piece(piece, pieces, layout):  # type: ignore[no-untyped-def]
+    """Return which rows of w a piece has, first and last."""
+    each = -(-layout[0] // pieces)
+    first = min(piece * each, layout[0])
+    return first, min(first + each, layout[0])
+
+
+@njit(nogil=True, cache=True)
+def _add_up(first, last, layout, sums, places, scale, penalty, x, out):  # type: ignore[no-untyped-def]
+    """Write some rows of scale Σ_k sums[places[k]] + penalty x."""
+    _, length, ld, sum_ld = layout
+    total = sums[places[0]][first * sum_ld : last * sum_ld]
     for k in range(1, places.size):
-        addend = sums[places[k]]
-        for j in range(first * sum_ld, last * sum_ld):
+        addend = sums[places[k]][first * sum_ld : last * sum_ld]
+        for j in range(total.size):
             total[j] += addend[j]
-    for i in range(first, last):
+    for i in range(last - first):
         for j in range(length):
-            x = w[i * ld + j] + (scale * total[i * sum_ld + j] - shrink * w[i * ld + j])
-            out[i * ld + j] = x
-            square += x * x
+            # Unsigned: no look at negative indices, which would keep this from being vectorised.
+            at, place = np.uintp((first + i) * ld + j), np.uintp(i * sum_ld + j)
+            out[at] = scale * total[place] + penalty[at] * x[at]
+
+
+@njit(nogil=True, cache=True)
+def _subtract_twice(x, y, out):  # type: ignore[no-untyped-def]
+    for j in range(out.size):
+        out[j] -= (x[j] + x[j]) * y[j]
+
+
+@njit(nogil=True, cache=True)
+def _square(first, last, layout, x):  # type: ignore[no-untyped-def]
+    """Return the square norm of some rows of each part of a state."""
+    _, length, ld, _ = layout
+    square = x.dtype.type(0)
+    for row in x:
+        for i in range(first, last):
+            for j in range(length):
+                at = np.uintp(i * ld + j)
+                square += row[at] * row[at]
     return square
 
 
 @njit(nogil=True, cache=True)
-def _descend(  # type: ignore[no-untyped-def]
-    queue, X, y, sizes, layout, theta, shrink, scale, patience, scratch, sums, rows, ring, kept
-):
-    counter, T, _, places, _ = queue
-    chunks, me = places.size, count_up(counter, 2, 1)
+def _descend(queue, patience, data, rule, scratch, sums, T, points, grads, ring, kept):  # type: ignore[no-untyped-def]
+    X, y, sizes, layout, theta, scale, penalty = data
+    kind, numbers, each = rule
+    counter, _, _, places, _, pieces = queue
+    chunks, me, rows = places.size, count_up(counter, 2, 1), len(ring)
     count_up(counter, 3, -1)
     while True:
         t, which = _next(queue, patience, me)
         if t < 0:
             break
-        w, nowhere = ring[(T - t) % rows], theta[:0]
+        at, nowhere, k = (T - t) % rows, theta[:0], T - 1 - t
+        w = points[at] if len(points) else ring[at, 0]
         if which < chunks:
             place = me * chunks + which
-            P = kept[T - 1 - t] if T - 1 - t < kept.shape[0] else nowhere
+            P = kept[k] if k < len(kept) else nowhere
             take_chunk(which, GRAD, X, y, theta, w, w, scratch[me], sums[place], nowhere, P, sizes)
             if not _hand_in(queue, t, which, place):
                 continue
         else:
-            out = ring[(T - t - 1) % rows]
-            _update(which - chunks, layout, shrink, scale, sums, places, w, out)
+            first, last = _piece(which - chunks, pieces, layout)
+            g, state, new = grads[k % len(grads)], ring[at], ring[k % rows]
+            _add_up(first, last, layout, sums, places, scale, penalty, w, g)
+            first, last = first * layout[2], last * layout[2]
+            advance(kind, numbers[t], each, g, state, new, first, last)
+            if len(points) and t + 1 < T:
+                point(kind, numbers[t + 1], each, new, points[k % rows], first, last)
         count_up(counter, 1, 1)
     count_up(counter, 3, 1)
 
@@ -215,47 +305,59 @@ def _descend(  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _ascend(  # type: ignore[no-untyped-def]
     queue,
-    X,
-    y,
-    sizes,
-    layout,
-    theta,
-    shrink,
-    scale,
     patience,
+    data,
+    rule,
     scratch,
     sums,
+    T,
+    points,
+    grads,
     ring,
-    alphas,
-    h,
-    squares,
-    along,
     kept,
+    alpha,
+    u,
+    Hu,
+    h,
+    D,
+    shrunk,
+    along,
+    squares,
 ):
-    counter, _, _, places, _ = queue
+    X, y, sizes, layout, theta, scale, penalty = data
+    kind, numbers, each = rule
+    counter, steps, _, places, _, pieces = queue
     chunks, me = places.size, count_up(counter, 2, 1)
     count_up(counter, 3, -1)
-    D, mine = along[me], scratch[me]
+    D, mine = D[me], scratch[me]
     _, _, _, _, blocks, block, _ = sizes
     while True:
         k, which = _next(queue, patience, me)
         if k < 0:
             break
-        w, alpha, nowhere = ring[k + 1], alphas[k % 2], theta[:0]
+        w, nowhere = points[k + 1] if len(points) else ring[k + 1, 0], theta[:0]
         if which < chunks:
             place = me * chunks + which
             G = sums[place]
-            if k < kept.shape[0]:
-                take_chunk(which, KEPT_VJP, X, y, theta, alpha, alpha, mine, G, D, kept[k], sizes)
+            if k < len(kept):
+                take_chunk(which, KEPT_VJP, X, y, theta, u, u, mine, G, D, kept[k], sizes)
             else:
-                take_chunk(which, GRAD_VJP, X, y, theta, w, alpha, mine, G, D, nowhere, sizes)
+                take_chunk(which, GRAD_VJP, X, y, theta, w, u, mine, G, D, nowhere, sizes)
             if not _hand_in(queue, k, which, place):
                 continue
             first = which * blocks * block
-            for i in range(first, min(first + blocks * block, y.size)):
-                h[i] += scale * D[i]
+            for i in range(first, min(first + blocks * block, h.size)):
+                h[i] -= scale * D[i]
         else:
-            piece, out = which - chunks, alphas[(k + 1) % 2]
-            squares[k, piece] = _update(piece, layout, shrink, scale, sums, places, alpha, out)
+            piece, t = which - chunks, T - 1 - k
+            first, last = _piece(piece, pieces, layout)
+            _add_up(first, last, layout, sums, places, scale, penalty, u, Hu)
+            a, b = first * layout[2], last * layout[2]
+            _subtract_twice(w[a:b], u[a:b], shrunk[a:b])
+            retreat(kind, numbers[t], each, Hu, ring[k + 1], alpha, along, a, b)
+            squares[k, piece] = _square(first, last, layout, alpha)
+            if k + 1 < steps:
+                g = grads[(k + 1) % len(grads)]
+                direction(kind, numbers[t - 1], each, g, ring[k + 2], alpha, u, along, a, b)
         count_up(counter, 1, 1)
     count_up(counter, 3, 1)

@@ -73,11 +73,13 @@ def adam_numbers(gammas: Any, beta1: float, beta2: float, eps: float, before: in
 @njit(nogil=True, cache=True)
 def point(kind, c, each, state, y, first, last):  # type: ignore[no-untyped-def]
     """y = w + μ v of Nesterov; w of all others."""
-    for j in range(first, last):
-        y[j] = state[0, j]
-    if kind == NESTEROV:
-        for j in range(first, last):
-            y[j] += c[1] * each[1, j] * state[1, j]
+    y, w = y[first:last], state[0, first:last]
+    if kind != NESTEROV:
+        y[:] = w
+        return
+    mu, factor, v = c[1], each[1, first:last], state[1, first:last]
+    for j in range(y.size):
+        y[j] = w[j] + mu * factor[j] * v[j]
 
 
 @njit(nogil=True, cache=True)
@@ -114,99 +116,130 @@ def retreat(kind, c, each, Hu, state, alpha, along, first, last):  # type: ignor
     elif kind in (HEAVY_BALL, NESTEROV):
         _roll_retreat(kind == NESTEROV, c, each, Hu, state, alpha, along, first, last)
     else:
-        for j in range(first, last):
-            alpha[0, j] -= Hu[j]
+        _subtract(Hu[first:last], alpha[0, first:last])
+
+
+# Each takes its range out of the arrays first: a loop from 0 needs no look at negative indices,
+# which would keep it from being vectorised.
+
+
+@njit(nogil=True, cache=True)
+def _subtract(x, out):  # type: ignore[no-untyped-def]
+    for j in range(out.size):
+        out[j] -= x[j]
 
 
 @njit(nogil=True, cache=True)
 def _descend(c, each, g, state, new, first, last):  # type: ignore[no-untyped-def]
-    gamma = c[0]
-    for j in range(first, last):
-        new[0, j] = state[0, j] - gamma * each[0, j] * g[j]
+    gamma, factor = c[0], each[0, first:last]
+    g, w, w_next = g[first:last], state[0, first:last], new[0, first:last]
+    for j in range(w.size):
+        w_next[j] = w[j] - gamma * factor[j] * g[j]
 
 
 @njit(nogil=True, cache=True)
 def _descend_direction(c, each, g, alpha, u, along, first, last):  # type: ignore[no-untyped-def]
     """u = γ α."""
-    gamma = c[0]
-    for j in range(first, last):
-        u[j] = gamma * each[0, j] * alpha[0, j]
+    gamma, factor = c[0], each[0, first:last]
+    a, u = alpha[0, first:last], u[first:last]
+    for j in range(u.size):
+        u[j] = gamma * factor[j] * a[j]
     if along.size:
-        for j in range(first, last):
-            along[0, j] -= g[j] * alpha[0, j]
+        _subtract_product(g[first:last], a, along[0, first:last])
+
+
+@njit(nogil=True, cache=True)
+def _subtract_product(x, y, out):  # type: ignore[no-untyped-def]
+    for j in range(out.size):
+        out[j] -= x[j] * y[j]
 
 
 @njit(nogil=True, cache=True)
 def _roll(c, each, g, state, new, first, last):  # type: ignore[no-untyped-def]
     """Heavy ball and Nesterov."""
-    gamma, mu = c[0], c[1]
-    for j in range(first, last):
-        v = mu * each[1, j] * state[1, j] - gamma * each[0, j] * g[j]
-        new[0, j] = state[0, j] + v
-        new[1, j] = v
+    gamma, mu, step, rate = c[0], c[1], each[0, first:last], each[1, first:last]
+    g, w, v = g[first:last], state[0, first:last], state[1, first:last]
+    w_next, v_next = new[0, first:last], new[1, first:last]
+    for j in range(w.size):
+        velocity = mu * rate[j] * v[j] - gamma * step[j] * g[j]
+        v_next[j] = velocity
+        w_next[j] = w[j] + velocity
 
 
 @njit(nogil=True, cache=True)
 def _roll_direction(c, each, g, alpha, u, along, first, last):  # type: ignore[no-untyped-def]
     """u = γ (a + b)."""
-    gamma = c[0]
-    for j in range(first, last):
-        u[j] = gamma * each[0, j] * (alpha[0, j] + alpha[1, j])
+    gamma, factor = c[0], each[0, first:last]
+    a, b, u = alpha[0, first:last], alpha[1, first:last], u[first:last]
+    for j in range(u.size):
+        u[j] = gamma * factor[j] * (a[j] + b[j])
     if along.size:
-        for j in range(first, last):
-            along[0, j] -= g[j] * (alpha[0, j] + alpha[1, j])
+        g, more = g[first:last], along[0, first:last]
+        for j in range(u.size):
+            more[j] -= g[j] * (a[j] + b[j])
 
 
 @njit(nogil=True, cache=True)
 def _roll_retreat(ahead, c, each, Hu, state, alpha, along, first, last):  # type: ignore[no-untyped-def]
-    mu = c[1]
-    for j in range(first, last):
-        rest = alpha[0, j] + alpha[1, j]
-        if ahead:
-            rest -= Hu[j]
-        if along.size:
-            along[1, j] += state[1, j] * rest
-        alpha[0, j] -= Hu[j]
-        alpha[1, j] = mu * each[1, j] * rest
+    mu, factor = c[1], each[1, first:last]
+    a, b, Hu = alpha[0, first:last], alpha[1, first:last], Hu[first:last]
+    for j in range(a.size):
+        b[j] += a[j]
+        a[j] -= Hu[j]
+    if ahead:
+        _subtract(Hu, b)
+    if along.size:
+        v, more = state[1, first:last], along[1, first:last]
+        for j in range(a.size):
+            more[j] += v[j] * b[j]
+    for j in range(a.size):
+        b[j] *= mu * factor[j]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _adam(c, each, g, state, new, first, last):  # type: ignore[no-untyped-def]
     gamma, beta1, beta2, rest1, rest2, c1, c2, eps = _adam_row(c)
-    for j in range(first, last):
-        m = beta1 * state[1, j] + rest1 * g[j]
-        s = beta2 * state[2, j] + rest2 * (g[j] * g[j])
-        new[0, j] = state[0, j] - gamma * each[0, j] * (m / (np.sqrt(s / c2) + eps)) / c1
-        new[1, j] = m
-        new[2, j] = s
+    factor, g, w = each[0, first:last], g[first:last], state[0, first:last]
+    m, s = state[1, first:last], state[2, first:last]
+    w_next, m_next, s_next = new[0, first:last], new[1, first:last], new[2, first:last]
+    for j in range(w.size):
+        m_next[j] = beta1 * m[j] + rest1 * g[j]
+        s_next[j] = beta2 * s[j] + rest2 * (g[j] * g[j])
+    for j in range(w.size):
+        D = np.sqrt(s_next[j] / c2) + eps
+        w_next[j] = w[j] - gamma * factor[j] * (m_next[j] / D) / c1
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _adam_direction(c, each, g, state, alpha, u, along, first, last):  # type: ignore[no-untyped-def]
     """u = −(1 − β₁) b − 2 (1 − β₂) g c, with what a adds to b and c, which stays in `alpha`."""
     gamma, beta1, beta2, rest1, rest2, c1, c2, eps = _adam_row(c)
+    a, b, c = alpha[0, first:last], alpha[1, first:last], alpha[2, first:last]
+    factor, g, u = each[0, first:last], g[first:last], u[first:last]
+    m, s = state[1, first:last], state[2, first:last]
     zero, one = u.dtype.type(0), u.dtype.type(1)
-    for j in range(first, last):
-        m_hat = (beta1 * state[1, j] + rest1 * g[j]) / c1
-        root = np.sqrt((beta2 * state[2, j] + rest2 * (g[j] * g[j])) / c2)
+    for j in range(u.size):
+        m_hat = (beta1 * m[j] + rest1 * g[j]) / c1
+        root = np.sqrt((beta2 * s[j] + rest2 * (g[j] * g[j])) / c2)
         D = root + eps
         # ∂√ŝ/∂s', and 0 where ŝ = 0.
         rho = one / (c2 * (root + root)) if root != zero else zero
-        moved = gamma * each[0, j] * alpha[0, j] / D
         if along.size:
-            along[0, j] -= alpha[0, j] * m_hat / D
-        alpha[1, j] -= moved / c1
-        alpha[2, j] += moved * m_hat / D * rho
-        u[j] = -rest1 * alpha[1, j] - (rest2 + rest2) * (g[j] * alpha[2, j])
+            along[0, first + j] -= a[j] * m_hat / D
+        moved = gamma * factor[j] * a[j] / D
+        b[j] -= moved / c1
+        c[j] += moved * m_hat / D * rho
+        u[j] = -rest1 * b[j] - (rest2 + rest2) * (g[j] * c[j])
 
 
 @njit(nogil=True, cache=True)
 def _adam_retreat(c, Hu, alpha, first, last):  # type: ignore[no-untyped-def]
     beta1, beta2 = c[1], c[2]
-    for j in range(first, last):
-        alpha[0, j] -= Hu[j]
-        alpha[1, j] *= beta1
-        alpha[2, j] *= beta2
+    a, b, c, Hu = alpha[0, first:last], alpha[1, first:last], alpha[2, first:last], Hu[first:last]
+    for j in range(a.size):
+        a[j] -= Hu[j]
+        b[j] *= beta1
+        c[j] *= beta2
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -218,23 +251,26 @@ def _adam_row(c):  # type: ignore[no-untyped-def]
 def _threshold(c, each, g, state, new, first, last):  # type: ignore[no-untyped-def]
     """soft(z, κ), z = w − γ g, κ = γ τ."""
     gamma, tau, zero = c[0], c[1], g.dtype.type(0)
-    for j in range(first, last):
-        step = gamma * each[0, j]
-        z = state[0, j] - step * g[j]
-        new[0, j] = np.copysign(max(abs(z) - step * (tau * each[1, j]), zero), z)
+    step, strength = each[0, first:last], each[1, first:last]
+    g, w, w_next = g[first:last], state[0, first:last], new[0, first:last]
+    for j in range(w.size):
+        z = w[j] - gamma * step[j] * g[j]
+        kappa = gamma * step[j] * (tau * strength[j])
+        w_next[j] = np.copysign(max(abs(z) - kappa, zero), z)
 
 
 @njit(nogil=True, cache=True)
 def _threshold_direction(c, each, g, state, alpha, u, along, first, last):  # type: ignore[no-untyped-def]
     """u = γ α where w moves with z, and 0 elsewhere, as α then is."""
     gamma, tau, zero = c[0], c[1], g.dtype.type(0)
-    for j in range(first, last):
-        step, strength = gamma * each[0, j], tau * each[1, j]
-        z, kappa = state[0, j] - step * g[j], step * strength
-        a = alpha[0, j] if abs(z) > kappa or kappa == zero else zero
-        alpha[0, j] = a
-        u[j] = step * a
+    step, strength = each[0, first:last], each[1, first:last]
+    g, w, a, u = g[first:last], state[0, first:last], alpha[0, first:last], u[first:last]
+    for j in range(u.size):
+        gamma_j, tau_j = gamma * step[j], tau * strength[j]
+        z, kappa = w[j] - gamma_j * g[j], gamma_j * tau_j
+        a[j] = a[j] if abs(z) > kappa or kappa == zero else zero
+        u[j] = gamma_j * a[j]
         if along.size:
             sign = np.sign(z)
-            along[0, j] -= (g[j] + strength * sign) * a
-            along[1, j] -= step * sign * a
+            along[0, first + j] -= (g[j] + tau_j * sign) * a[j]
+            along[1, first + j] -= gamma_j * sign * a[j]

@@ -290,6 +290,9 @@ def at_size(kind, n):
 )
 @pytest.mark.parametrize("level", ["lower", "upper"])
 def test_what_a_scalar_loop_would_slow_down_stays_plain(kind, largest, level):
+    if (kind, level) == ("softmax", "lower"):
+        pytest.skip("the kernels' loop takes any size of it")
+
     def problem(n):
         objective, M = at_size(kind, n)
         own = tb.Objective.from_functions(**NJIT)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tinybilevel.arrays.backend import Array, like, moved, on_device, promote, to_numpy
 from tinybilevel.compiled import adaptation
+from tinybilevel.compiled.algorithm import algorithm, known, of_one_dtype, with_one_number
 from tinybilevel.compiled.forms import TooLarge, dense_form, softmax_work, upper_form
 from tinybilevel.compiled.interaction import interaction, parts
 from tinybilevel.compiled.loops import (
@@ -22,14 +25,18 @@ from tinybilevel.compiled.loops import (
 )
 from tinybilevel.compiled.minibatches import minibatches
 from tinybilevel.compiled.problem import CompiledProblem
+from tinybilevel.compiled.softmax import softmax_lower
 from tinybilevel.errors import missing_extra
 from tinybilevel.maps import Identity
-from tinybilevel.objectives import L2Penalty, Objective, Quadratic, SoftmaxRegression, Sum
+from tinybilevel.objectives import Quadratic, SoftmaxRegression
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.problems.task_stream import TaskStream
 from tinybilevel.transitions import GradientDescent
 
 __all__ = ["compile"]
+
+#: What makes a loop, and its kernel.
+Made = tuple[Callable[..., Loop], Any]
 
 #: Entries of G from which BLAS, on two threads, multiplies by it faster than the loop.
 _LARGEST_MATRIX = 250_000
@@ -54,8 +61,10 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
       On a GPU, a batch has a
       thread for each λ (there it is only the batch that is compiled), and `Method.batch` takes
       many problems at once.
-    - Weighted softmax regression, as in `problems.hypercleaning`: what its kernels do, without the
-      interpreter between two steps. `Method.batch` has a thread for each λ.
+    - Softmax regression, as in `problems.hypercleaning`, by any transition of tinybilevel: what its
+      kernels do, without the interpreter between two steps. `Method.batch` has a thread for each λ.
+      A `Nesterov` keeps the points where its gradients are taken beside its K + 1 states, an
+      `AdamTransition`, a `ProximalGradient` and a learned coefficient K gradients: `cost` says so.
     - Softmax regression on minibatches, by any transition of tinybilevel: the rows of each batch
       are read where they lie, on one thread. `minimize` gives each outer update its batches.
     - `problems.task_interaction`, by the Gram matrix of its training examples: one product with it
@@ -72,12 +81,13 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
         Gradient descent with one fixed step size, on the whole data, from a fixed w_0. Both levels
         are made of `Quadratic`, `L2Penalty`, dense `SoftmaxRegression`, what is in
         ``tinybilevel.problems``, and objectives from functions that Numba has compiled; of sums of
-        these, and of these on a block of λ. Or the lower level is a weighted `SoftmaxRegression`
-        with fixed `L2Penalty` terms, that of `problems.task_interaction` from W = 0, or that of
+        these, and of these on a block of λ. Or the lower level is a `SoftmaxRegression`, weighted
+        or not, dense or sparse, with `L2Penalty` terms, fixed or learned, each on a block of λ if
+        need be, by any algorithm of ``tinybilevel.transitions`` with coefficients of any kind
+        (schedules are read once, here); that of `problems.task_interaction` from W = 0; or that of
         `problems.OneShot` with convolutions as in `problems.four_blocks`, without bias, under any
-        upper level. With ``batches`` it is a `SoftmaxRegression`, weighted or not, with
-        `L2Penalty` terms, fixed or learned, each on a block of λ if need be, by any algorithm of
-        ``tinybilevel.transitions`` from any w_0. A `TaskStream` is compiled task by task. On a GPU,
+        upper level. With ``batches`` it is such a `SoftmaxRegression` too, from any w_0.
+        A `TaskStream` is compiled task by task. On a GPU,
         a `Quadratic` without a `hyper_map` under an upper level of ``tinybilevel.problems``, a
         fixed `L2Penalty`, or a `Quadratic` with a diagonal G and C = 0; or a weighted
         `SoftmaxRegression` with fixed `L2Penalty` terms under an unweighted one.
@@ -110,28 +120,29 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
         raise TypeError(f"problem must be a BilevelProblem, got {problem!r}")
     if isinstance(problem, TaskStream):
         return replace(problem, made=compile)
-    descent = problem.transition
-    start = descent.fixed_start()
+    descent: Any = problem.transition
+    start: Any = descent.fixed_start()
     if (adapted := adaptation.parts(problem)) is not None:
         return _made(problem, lambda: adaptation.adaptation(adapted, problem))
     if getattr(descent, "batches", None) is not None:
         return _made(problem, lambda: minibatches(problem, descent))
-    if (
-        type(descent) is not GradientDescent
-        or start is None
-        or not isinstance(getattr(descent.step_size, "values", None), float)
-    ):
-        raise TypeError(
-            "compile takes gradient descent with one fixed step size from a fixed w_0, got "
-            f"{descent!r}"
-        )
+    if not known(descent):
+        raise _unknown(descent)
     g = descent.objective
-    special = type(g) is Quadratic and _special(problem, g)
+    special = type(g) is Quadratic and with_one_number(descent) and _special(problem, g)
     make = _quadratic if special else _cleaning_on_device if on_device(start) else _cleaning
     return _made(problem, lambda: make(problem, descent, start))
 
 
-def _made(problem: BilevelProblem, make: Callable[[], tuple[type[Loop], Any]]) -> BilevelProblem:
+def _unknown(descent: Any) -> TypeError:
+    return TypeError(
+        "compile takes gradient descent with one fixed step size from a fixed w_0, on whole data; "
+        "on a SoftmaxRegression with L2Penalty terms any algorithm of tinybilevel, with any of its "
+        f"coefficients; got {descent!r}"
+    )
+
+
+def _made(problem: BilevelProblem, make: Callable[[], Made]) -> BilevelProblem:
     """Return the problem with the loop that is made, or as it is where none would be faster."""
     try:
         loop, kernel = make()
@@ -155,9 +166,7 @@ def _special(problem: BilevelProblem, g: Quadratic) -> bool:
     return small and promote(g.dtype, problem.upper.dtype) == np.float64
 
 
-def _dense(
-    problem: BilevelProblem, descent: GradientDescent, start: Array
-) -> tuple[type[Loop], Any]:
+def _dense(problem: BilevelProblem, descent: GradientDescent, start: Array) -> Made:
     from tinybilevel.kernels.dense_loops import DenseLoop
 
     forms = []
@@ -170,9 +179,7 @@ def _dense(
     return DenseOnHost, DenseLoop(lower, upper, start, descent.step_size.values, problem.T)
 
 
-def _quadratic(
-    problem: BilevelProblem, descent: GradientDescent, start: Array
-) -> tuple[type[Loop], Any]:
+def _quadratic(problem: BilevelProblem, descent: GradientDescent, start: Array) -> Made:
     g = moved(descent.objective, "numpy")
     M = g.G.shape[0]
     name, data = upper_form(moved(problem.upper, "numpy"), M)
@@ -193,72 +200,57 @@ def _quadratic(
     return QuadraticOnDevice, kernel
 
 
-def _cleaning(
-    problem: BilevelProblem, descent: GradientDescent, start: Array
-) -> tuple[type[Loop], Any]:
-    if (coupled := parts(descent.objective)) is not None:
+def _cleaning(problem: BilevelProblem, descent: Any, start: Array) -> Made:
+    simple = with_one_number(descent)
+    if simple and (coupled := parts(descent.objective)) is not None:
         return interaction(coupled, problem, descent, start)
-    found = _loss_and_ridge(descent.objective)
-    if found is None or found[1]._rows is not None or found[1].dtype != start.dtype:
+    lower = softmax_lower(descent.objective)
+    if lower is None and simple:
         return _dense(problem, descent, start)
+    if lower is None:
+        raise _unknown(descent)
     from tinybilevel.kernels.softmax import Softmax
     from tinybilevel.kernels.softmax_loop import SoftmaxLoop
 
-    c, loss, rho = found
-    lower = loss.body
-    if not isinstance(lower, Softmax):
-        try:
-            if softmax_work(loss) > _SMALL:
-                raise TooLarge
+    loss = lower.loss
+    if not of_one_dtype(descent, loss.dtype):
+        if simple:
             return _dense(problem, descent, start)
-        except (TooLarge, TypeError):  # the kernels' loop takes any size and any upper level
-            lower = Softmax(loss.X, loss.y, loss.n_classes)
-    gamma, scale = descent.step_size.values, c * loss.scale
-    return CleaningOnHost, SoftmaxLoop(lower, start, gamma, rho, scale, problem.T, loss.remember)
+        raise TooLarge
+    body = loss.body
+    if not isinstance(body, Softmax):
+        # The kernels' loop takes any size and any upper level.
+        with suppress(TooLarge, TypeError):
+            if simple and softmax_work(loss) <= _SMALL:
+                return _dense(problem, descent, start)
+        body = Softmax(loss.X, loss.y, loss.n_classes)
+    rule = algorithm(descent, problem.T)
+    numbers = rule.kind, rule.state, rule.numbers, lower.scale
+    kernel = SoftmaxLoop(body, *numbers, rule.learned, loss.remember)
+    return partial(CleaningOnHost, lower=lower, algorithm=rule), kernel
 
 
-def _cleaning_on_device(
-    problem: BilevelProblem, descent: GradientDescent, start: Array
-) -> tuple[type[Loop], Any]:
+def _cleaning_on_device(problem: BilevelProblem, descent: GradientDescent, start: Array) -> Made:
     g, f = descent.objective, problem.upper
-    found = _loss_and_ridge(g)
+    lower = softmax_lower(g) if with_one_number(descent) else None
+    rho = None if lower is None else lower.ridge
     if (
-        found is None
+        lower is None
+        or rho is None
         or type(f) is not SoftmaxRegression
         or f.weighted
-        or not all(part.whole_dense() for part in (found[1], f))
-        or {found[1].dtype, f.dtype} != {start.dtype}
+        or not all(part.whole_dense() for part in (lower.loss, f))
+        or {lower.loss.dtype, f.dtype} != {start.dtype}
     ):
         raise TypeError(
             "compile takes on a GPU a Quadratic, or a weighted SoftmaxRegression on dense data "
             f"with fixed L2Penalty terms under an unweighted one, got {g!r} under {f!r}"
         )
-    c, loss, rho = found
+    loss = lower.loss
     if loss.X.size * loss.n_classes > _LARGEST_ON_DEVICE:
         raise TooLarge
     from tinybilevel.kernels import cuda
 
-    lower, upper = (cuda.Softmax(part.X, part.y, part.n_classes) for part in (loss, f))
-    scales = c * loss.scale, f.scale
-    gamma = descent.step_size.values
-    return CleaningOnDevice, cuda.Replay(
-        cuda.Loop(lower, upper, start, gamma, rho, scales, problem.T)
-    )
-
-
-def _loss_and_ridge(g: Objective) -> tuple[float, SoftmaxRegression, float] | None:
-    """Return c, ℓ and ρ of g = c ℓ + ρ‖w‖², with a weighted softmax regression ℓ; or None."""
-    terms = g.terms if type(g) is Sum else ((1.0, g),)
-    losses = [(c, term) for c, term in terms if type(term) is SoftmaxRegression]
-    ridges = [c * rho for c, term in terms if (rho := _ridge(term)) is not None]
-    if len(losses) != 1 or len(ridges) + 1 != len(terms) or not losses[0][1].weighted:
-        return None
-    return *losses[0], sum(ridges)
-
-
-def _ridge(term: Objective) -> float | None:
-    """Return ρ of a penalty ρ‖w‖² on all of w."""
-    if type(term) is not L2Penalty or not isinstance(term.strength, float):
-        return None
-    everywhere = term.groups is None or term.groups.min() >= 0
-    return term.strength if everywhere else None
+    levels = (cuda.Softmax(part.X, part.y, part.n_classes) for part in (loss, f))
+    scales, gamma = (lower.scale, f.scale), descent.step_size.values
+    return CleaningOnDevice, cuda.Replay(cuda.Loop(*levels, start, gamma, rho, scales, problem.T))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array, on_device, promote, to_numpy
 from tinybilevel.arrays.checks import check_shape
+from tinybilevel.compiled.algorithm import Algorithm
+from tinybilevel.compiled.softmax import SoftmaxLower
 from tinybilevel.engine.dynamics import Cost
 from tinybilevel.maps import HyperMap, Identity
 from tinybilevel.methods.hypergradient import Hypergradient
@@ -139,14 +141,16 @@ class HostLoop(Loop):
         K: int,
         norms: Any,
         held: int | None = None,
+        state: Array | None = None,
     ) -> Hypergradient | None:
         """Pull h back to λ; None where anything is not finite. By default K + 1 states are held."""
-        grad = self.pull(lam, h)
-        if not math.isfinite(value) or not np.isfinite(grad).all() or not np.isfinite(w).all():
+        grad, last = self.pull(lam, h), w if state is None else state
+        if not math.isfinite(value) or not np.isfinite(grad).all() or not np.isfinite(last).all():
             return None
         cost = Cost(self.T, K, (max(K, 1) + 1) * w.nbytes if held is None else held)
         norms = np.asarray(norms, float)
-        return Hypergradient(value, grad, w, K, norms, cost, _lower=(problem, lam.copy()))
+        kept: dict[str, Any] = {"state": state, "_lower": (problem, lam.copy())}
+        return Hypergradient(value, grad, w, K, norms, cost, **kept)
 
     def pull(self, lam: Array, h: Array) -> Array:
         return check_shape("the vjp of hyper_map", self.hyper_map.vjp(lam, h), lam.shape)
@@ -191,21 +195,30 @@ class DenseOnHost(HostLoop):
         return theta
 
 
+@dataclass(frozen=True)
 class CleaningOnHost(HostLoop):
     """See `tinybilevel.kernels.softmax_loop`."""
+
+    lower: SoftmaxLower
+    algorithm: Algorithm
+    _fixed: dict[str, Array] = field(default_factory=dict, repr=False)
 
     def run(
         self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
     ) -> Hypergradient | None:
         lam, kernel, f = problem.check(lam), self.kernel, self.upper
         theta = self.theta(lam, kernel.lower.dtype)
-        if theta is None or theta.shape != kernel.lower.y.shape:
+        inputs = None if theta is None else self._inputs(theta)
+        if theta is None or inputs is None:
             return None
-        w, run = kernel.forward(theta, K)
+        state, run = kernel.forward(*inputs, K)
+        w = state[0].copy()
         with np.errstate(over="ignore", invalid="ignore"):
-            value, alpha, h = f.value(w, theta), f.grad(w, theta), f.grad_lam(w, theta).copy()
-            squares = [alpha @ alpha, *kernel.backward(run, alpha, h)]
-            return self.result(problem, lam, value, h, w, K, np.sqrt(squares))
+            value, alpha, h = f.value(w, theta), f.grad(w, theta), self._direct(w, theta)
+            squares = [alpha @ alpha, *self._back(kernel, run, alpha, theta, h)]
+            norms = np.sqrt(squares)
+        whole = state.reshape(-1) if len(state) > 1 else None
+        return self.result(problem, lam, value, h, w, K, norms, run.held, whole)
 
     def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
         """Return values and hypergradients, each by one thread, as many at once as there are."""
@@ -217,21 +230,56 @@ class CleaningOnHost(HostLoop):
         while first < len(lams):
             some = lams[first : first + 1 + helpers(len(lams) - first)]
             made = (self.theta(lam, kernel.lower.dtype) for lam in some)
-            thetas = [t for t in made if t is not None and t.shape == kernel.lower.y.shape]
-            if len(thetas) < len(some):
+            thetas = [t for t in made if t is not None]
+            inputs = [i for i in map(self._inputs, thetas) if i is not None]
+            if len(inputs) < len(some):
                 return None
-            ends = _together([partial(kernel.forward, theta, K) for theta in thetas])
+            ends = _together([partial(kernel.forward, *of, K) for of in inputs])
             back, hs = [], []
             with np.errstate(over="ignore", invalid="ignore"):
-                for i, ((w, run), theta) in enumerate(zip(ends, thetas, strict=True), first):
+                for i, ((state, run), theta) in enumerate(zip(ends, thetas, strict=True), first):
                     # On this thread: the upper level may have threads of its own.
-                    values[i] = f.value(w, theta) + 0 * w.sum()  # NaN if w is not finite
-                    hs.append(f.grad_lam(w, theta).copy())
-                    back.append(partial(kernel.backward, run, f.grad(w, theta), hs[-1]))
+                    w = state[0]
+                    values[i] = f.value(w, theta) + 0 * state.sum()  # NaN if it is not finite
+                    hs.append(self._direct(w, theta))
+                    alpha = f.grad(w, theta)
+                    back.append(partial(self._back, kernel, run, alpha, theta, hs[-1]))
             _together(back)
             grads[first : first + len(some)] = [self.pull(*of) for of in zip(some, hs, strict=True)]
             first += len(some)
         return _if_finite(values, grads)
+
+    def _inputs(self, theta: Array) -> tuple[Array, Array, Array] | None:
+        """Return the weights, and strengths and factors as laid; None where θ does not fit."""
+        weights = self.lower.weights(theta)
+        penalty = self._laid("penalty", self.lower.penalty, self.lower.learned, theta)
+        each = self._laid("each", self.algorithm.at, self.algorithm.learned, theta)
+        if weights is None or penalty is None or each is None:
+            return None
+        return weights, penalty, each
+
+    def _laid(self, name: str, at: Any, learned: bool, theta: Array) -> Array | None:
+        """Return what `at` finds, laid: once, where none of it is learned."""
+        if not learned and name in self._fixed:
+            return self._fixed[name]
+        rows = at(theta)
+        laid = None if rows is None else self.kernel.lay(np.atleast_2d(rows))
+        if not learned and laid is not None:
+            self._fixed[name] = laid
+        return laid
+
+    def _direct(self, w: Array, theta: Array) -> Array:
+        """Return h_T, an array that is nobody else's."""
+        h = self.upper.grad_lam(w, theta)
+        return h.astype(promote(h, theta))
+
+    def _back(self, kernel: Any, run: Any, alpha: Array, theta: Array, h: Array) -> Array:
+        """Add to h what the steps back find; return the squares of the norms."""
+        per_example = np.zeros(self.lower.loss.y.size if self.lower.loss.weighted else 0, h.dtype)
+        along, squares = kernel.backward(run, alpha, per_example)
+        self.lower.pull(per_example, along[0], h)
+        self.algorithm.pull(along[1:], theta, h)
+        return np.asarray(squares)
 
 
 class QuadraticOnDevice(Loop):

@@ -1,0 +1,264 @@
+"""Softmax regression by every algorithm, with every kind of coefficient and penalty, compiled."""
+
+import cases
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+import tinybilevel as tb
+from tinybilevel.testing import relative_error
+
+pytest.importorskip("numba")
+
+n, T = 60, 6
+#: θ has the weights, strengths for each group, feature and at once, rates of blocks, and one.
+BLOCKS = tb.Layout(weights=n, groups=3, features=9, one=1, steps=2, rates=2, rate=1)
+LAYOUTS = {  # columns, classes, and what makes the kernels lay them so
+    "along": (9, 3, False),
+    "across": (9, 3, True),
+    "two classes": (9, 2, True),
+    "csr": (9, 3, None),
+}
+ALGORITHMS = {
+    tb.GradientDescent: (0.5, None),
+    tb.HeavyBall: (0.2, "momentum"),
+    tb.Nesterov: (0.2, "momentum"),
+    tb.AdamTransition: (0.05, None),
+    tb.ProximalGradient: (0.3, "l1"),
+}
+SECOND = {"momentum": 0.7, "l1": 0.02}
+
+
+def loss(layout, weighted=True, dtype=np.float64, remember=0):
+    """Return a softmax regression in one of the layouts."""
+    from tinybilevel.kernels.softmax import Softmax
+
+    d, C, across = LAYOUTS[layout]
+    X = np.array(cases.normal(0, n, d), dtype)
+    X *= cases.normal(1, n, d) > (0.8 if across is None else -9)
+    X = csr_array(X) if across is None else X
+    y = np.random.default_rng(2).integers(0, C, n)
+    g = tb.SoftmaxRegression(X, y, C, weighted=weighted, backend="numba", remember=remember)
+    g.body = Softmax(g.X, g.y, C, plain=g.body.plain, across=across, sparse=across is None)
+    return g
+
+
+def coefficient(kind, value, M, block, dtype):
+    """Return a coefficient of a kind, all about as large as `value`."""
+    factors = 1 + 0.3 * np.cos(np.arange(max(M, T)))
+    return {
+        "fixed": value,
+        "each step": tb.PerStep(value * factors[:T]),
+        "callable": lambda t: value / (1 + 0.1 * t),
+        "each entry": tb.PerEntry((value * factors[:M]).astype(dtype)),
+        "learned": tb.Learned(BLOCKS["rate"]),
+        "learned by block": tb.Learned(BLOCKS[block], [M - 5, 5]),
+    }[kind]
+
+
+def penalties(kind, C, d, dtype):
+    """Return L2 penalties of a kind."""
+    without_bias = np.tile(np.append(np.arange(d - 1) % 3, -1), C)
+    return {
+        "none": [],
+        "fixed": [
+            0.1 * tb.L2Penalty(0.3),
+            tb.L2Penalty(np.array([0.2, 0.1, 0.3], dtype), without_bias),
+        ],
+        "learned": [
+            0.5 * tb.L2Penalty().on(BLOCKS["one"]),
+            tb.L2Penalty(0.1, np.minimum(without_bias, 0)),
+        ],
+        "groups": [2.0 * tb.L2Penalty(groups=without_bias).on(BLOCKS["groups"])],
+        "features": [
+            tb.L2Penalty(groups=np.tile(np.arange(d), C)).on(BLOCKS["features"]),
+            tb.L2Penalty().on(BLOCKS["one"]),
+        ],
+    }[kind]
+
+
+def problem(
+    move=tb.GradientDescent,
+    step="fixed",
+    second="fixed",
+    penalty="fixed",
+    weighted=True,
+    layout="along",
+    dtype=np.float64,
+    T=T,
+    **options,
+):
+    g = loss(layout, weighted, dtype, options.pop("remember", 0))
+    d, C, M = g.n_features, g.n_classes, g.size
+    lower = 0.7 * (g.on(BLOCKS["weights"]) if weighted else g)
+    for term in penalties(penalty, C, d, dtype):
+        lower = lower + term
+    value, name = ALGORITHMS[move]
+    if name:
+        options[name] = coefficient(second, SECOND[name], M, "rates", dtype)
+    start = np.array(cases.normal(3, M), dtype)
+    descent = move(lower, coefficient(step, value, M, "steps", dtype), start, **options)
+    f = tb.SoftmaxRegression(g.X[::-1], g.y, C, weighted=False, backend="plain")
+    lam0 = BLOCKS.pack(
+        weights=cases.normal(4, n),
+        groups=[-2.0, -1.0, -1.5],
+        features=cases.normal(5, 9) - 2,
+        one=-2.0,
+        steps=np.log([value, 0.7 * value]),
+        rates=np.log([SECOND.get(name, 1), 0.5 * SECOND.get(name, 1)]),
+        rate=np.log(0.2 if name != "l1" else 0.1),
+    ).astype(dtype)
+    return tb.BilevelProblem(descent, f, T=T, hyper_map=tb.Exp(), lam0=lam0)
+
+
+def assert_same(plain, *methods):
+    fast = tb.compile(plain)
+    assert type(fast.loop).__name__ == "CleaningOnHost"
+    for method in methods or (tb.KRMD(K=1), tb.KRMD(K=4), tb.RMD()):
+        a, b = method(fast), method(plain)
+        tol = 1e-12 if b.grad.dtype == np.float64 else 1e-4
+        for name in ("grad", "w", "alpha_norms", "state"):
+            x, y = getattr(a, name), getattr(b, name)
+            assert (x is None) == (y is None)
+            if y is not None:
+                assert x.dtype == y.dtype
+                assert relative_error(x, y) < tol, (name, method)
+        for block in BLOCKS:  # none is hidden by a larger one
+            assert relative_error(a.grad[BLOCKS[block]], b.grad[BLOCKS[block]]) < 1000 * tol, block
+        assert a.value == pytest.approx(b.value, rel=tol)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("move", ALGORITHMS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_each_algorithm_is_the_plain_one_in_each_layout(move, layout, dtype):
+    rates = ("learned by block", "learned by block", "groups")
+    assert_same(problem(move, *rates, layout=layout, dtype=dtype), tb.KRMD(K=3), tb.RMD())
+
+
+@pytest.mark.parametrize("penalty", ["none", "fixed", "learned", "groups", "features"])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_each_kind_of_penalty(penalty, weighted):
+    for move in (tb.GradientDescent, tb.Nesterov):
+        assert_same(problem(move, penalty=penalty, weighted=weighted))
+
+
+@pytest.mark.parametrize(
+    "step", ["fixed", "each step", "callable", "each entry", "learned", "learned by block"]
+)
+@pytest.mark.parametrize("move", ALGORITHMS)
+def test_each_kind_of_coefficient(move, step):
+    others = {"fixed": "learned", "learned by block": "each step"}
+    assert_same(problem(move, step, others.get(step, step), weighted=False))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_that_are_all_the_same_in_each_layout(layout):
+    assert_same(problem(penalty="features", weighted=False, layout=layout))
+
+
+@pytest.mark.parametrize("move", ALGORITHMS)
+@pytest.mark.parametrize("T", [0, 1, 2])
+def test_short_horizons(move, T):
+    plain = problem(move, "learned", "learned", "groups", T=T)
+    assert_same(plain, *(tb.KRMD(K=K) for K in range(T + 1)))
+
+
+@pytest.mark.parametrize("move", ALGORITHMS)
+def test_the_softmaxes_that_are_kept_are_those_of_the_points(move):
+    assert_same(problem(move, remember=3), tb.KRMD(K=2), tb.KRMD(K=5))
+
+
+@pytest.mark.parametrize("move", [tb.HeavyBall, tb.Nesterov, tb.AdamTransition])
+def test_a_run_goes_on_from_the_buffers_of_another(move):
+    plain = problem(move)
+    further = plain.continuing(tb.KRMD(K=1)(plain).state, steps_before=T)
+    assert_same(further, tb.KRMD(K=4))
+    fast = tb.compile(plain)
+    again = fast.continuing(tb.KRMD(K=1)(fast).state, steps_before=T)
+    assert relative_error(tb.RMD()(again).grad, tb.RMD()(further).grad) < 1e-12
+
+
+@pytest.mark.parametrize("move", ALGORITHMS)
+def test_a_batch_is_one_after_the_other(move):
+    plain = problem(move, "learned", "learned", "features")
+    fast, lams = tb.compile(plain), plain.lam0 + 0.1 * cases.normal(6, 3, plain.lam0.size)
+    values, grads = tb.KRMD(K=4).batch(fast, lams)
+    for lam, value, grad in zip(lams, values, grads, strict=True):
+        one = tb.KRMD(K=4)(fast, lam)
+        assert value == one.value
+        np.testing.assert_array_equal(grad, one.grad)
+
+
+@pytest.mark.parametrize("move", ALGORITHMS)
+def test_a_result_says_what_was_held_for_the_way_back(move):
+    states = {tb.GradientDescent: 5, tb.HeavyBall: 10, tb.Nesterov: 15}
+    states |= {tb.AdamTransition: 15 + 4, tb.ProximalGradient: 5 + 4}
+    r = tb.KRMD(K=4)(tb.compile(problem(move)))
+    assert r.cost.bytes == states[move] * 27 * 8
+
+
+@pytest.mark.parametrize("move", ALGORITHMS)
+@pytest.mark.parametrize("threads", [2, 5])
+def test_the_same_bits_for_any_number_of_threads(move, threads):
+    found = []
+    for count in (1, threads):
+        fast = tb.compile(problem(move, "learned", "learned", "features"))
+        fast.loop.kernel.lower.threads, fast.loop.kernel.patience = count, 20
+        found.append(tb.KRMD(K=4)(fast))
+    for name in ("grad", "w", "alpha_norms"):
+        np.testing.assert_array_equal(*(getattr(r, name) for r in found))
+
+
+def test_what_does_not_fit_is_explained_as_before():
+    plain = problem(penalty="groups", step="learned by block")
+    fast = tb.compile(tb.BilevelProblem(plain.transition, plain.upper, T=T))
+    for size in (n - 1, n + 2, BLOCKS["steps"].stop - 1):
+        for call in (tb.RMD(), lambda p, lam: tb.RMD().batch(p, lam[None])):
+            with pytest.raises(ValueError, match=r"must hold|must have"):
+                call(fast, np.ones(size))
+    g = plain.transition.objective + tb.L2Penalty(0.1, groups=[0, 0])
+    odd = tb.BilevelProblem(tb.Nesterov(g, 0.1, np.zeros(27)), plain.upper, T=T)
+    with pytest.raises(ValueError, match="groups"):
+        tb.RMD()(tb.compile(odd), np.ones(BLOCKS["rate"].stop))
+
+
+def test_numbers_of_a_wider_dtype_leave_it_to_the_plain_code():
+    plain = problem(dtype=np.float32)
+    g, start = plain.transition.objective, plain.transition.fixed_start()
+    for descent in (
+        tb.Nesterov(g, tb.PerEntry(np.full(27, 0.1)), start),
+        tb.Nesterov(g + tb.L2Penalty([0.1], np.zeros(27, int)), 0.1, start),
+        tb.Nesterov(g, 0.1, start.astype(float)),
+    ):
+        wide = tb.BilevelProblem(descent, plain.upper, T=T)
+        assert tb.compile(wide) is wide
+
+
+def test_what_no_loop_can_do_is_named():
+    plain = problem()
+    g, start = plain.transition.objective, plain.transition.fixed_start()
+
+    class Own(tb.Nesterov):
+        pass
+
+    class Odd(tb.PerStep):
+        pass
+
+    for descent in (
+        Own(g, 0.1, start),
+        tb.Nesterov(g, Odd(np.ones(T)), start),
+        tb.Nesterov(g, 0.1, slice(0, 27)),
+        tb.Nesterov(g + g, 0.1, start),
+        tb.Nesterov(g + tb.Quadratic(np.ones(27)), 0.1, start),
+    ):
+        with pytest.raises(TypeError, match="compile takes gradient descent with one fixed step"):
+            tb.compile(tb.BilevelProblem(descent, plain.upper, T=T))
+
+
+def test_a_run_that_diverges_is_explained():
+    for move in ALGORITHMS:
+        steep = problem(move, T=T)
+        steep.transition.step_size.values = 1e200
+        with pytest.raises(tb.DivergenceError):
+            tb.KRMD(K=3)(tb.compile(steep))

@@ -1,0 +1,112 @@
+"""A transition as compiled loops take it: numbers for each step, factors for each entry of w."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinybilevel.arrays.backend import Array, promote
+from tinybilevel.transitions import (
+    AdamTransition,
+    GradientDescent,
+    HeavyBall,
+    Learned,
+    Nesterov,
+    PerEntry,
+    PerStep,
+    ProximalGradient,
+    Transition,
+)
+from tinybilevel.transitions.coefficient import Coefficient, PlainSequence
+
+__all__ = ["Algorithm", "algorithm", "known", "of_one_dtype", "with_one_number"]
+
+#: The name in `kernels/updates.py` of each, and what it calls its second coefficient.
+_NAMES: dict[type, tuple[str, str | None]] = {
+    GradientDescent: ("DESCENT", None),
+    HeavyBall: ("HEAVY_BALL", "momentum"),
+    Nesterov: ("NESTEROV", "momentum"),
+    AdamTransition: ("ADAM", None),
+    ProximalGradient: ("PROXIMAL", "l1"),
+}
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What `kernels/updates.py` calls kind, c of each step and each, and the state at t = 0."""
+
+    kind: int
+    numbers: Array
+    each: Array
+    state: Array
+    rates: tuple[Coefficient, ...]
+
+    @property
+    def learned(self) -> bool:
+        """Whether a coefficient lies in θ."""
+        return any(rate.learned for rate in self.rates)
+
+    def at(self, theta: Array) -> Array | None:
+        """Return `each` at θ; None where θ is too short."""
+        if not self.learned:
+            return self.each
+        each = self.each.astype(theta.dtype)
+        for row, rate in zip(each, self.rates, strict=False):
+            if isinstance(rate, Learned):
+                if theta[rate.block].shape != (rate.count,):
+                    return None
+                row[:] = rate(0, theta)
+        return each
+
+    def pull(self, along: Array, theta: Array, h: Array) -> None:
+        """Add to h what it has along each entry of w."""
+        for row, rate in zip(along, self.rates, strict=False):
+            if rate.learned:
+                h += rate.pull(row, theta)
+
+
+def known(move: Transition) -> bool:
+    """Return whether `algorithm` takes a transition: on whole data, from a fixed w_0."""
+    if type(move) not in _NAMES or move.fixed_start() is None:
+        return False
+    kinds = Coefficient, PerStep, PlainSequence, PerEntry, Learned
+    return getattr(move, "batches", None) is None and all(type(r) in kinds for r in _rates(move))
+
+
+def with_one_number(move: Transition) -> bool:
+    """Return whether it is gradient descent with one number as its step size."""
+    step = getattr(move, "step_size", None)
+    return type(move) is GradientDescent and isinstance(getattr(step, "values", None), float)
+
+
+def algorithm(move: Any, T: int) -> Algorithm:
+    """Return that of a transition that is `known`. Schedules are read here, once."""
+    from tinybilevel.kernels import updates
+
+    start, rates = move.fixed_start(), _rates(move)
+    kind, M = getattr(updates, _NAMES[type(move)][0]), start.size
+    buffers = np.zeros(move.n_buffers * M) if move._buffers is None else move._buffers
+    state = np.concatenate([start, buffers.astype(start.dtype)]).reshape(-1, M)
+    each, numbers = np.ones((2, M)), np.ones((T, 2))
+    for k, rate in enumerate(rates):
+        if isinstance(rate, PerEntry):
+            each[k] = rate.values
+        elif not rate.learned:
+            numbers[:, k] = [rate(t, start) for t in range(T)]
+    if isinstance(move, AdamTransition):
+        betas = move.beta1, move.beta2, move.eps
+        numbers = updates.adam_numbers(numbers[:, 0], *betas, move._steps_before)
+    return Algorithm(kind, numbers, each, state, rates)
+
+
+def of_one_dtype(move: Any, dtype: Any) -> bool:
+    """Return whether nothing that the transition holds widens a dtype."""
+    held = [rate.values for rate in _rates(move) if isinstance(rate, PerEntry)]
+    return promote(move.fixed_start(), move.dtype, move._buffers, *held) == dtype
+
+
+def _rates(move: Any) -> tuple[Coefficient, ...]:
+    second = _NAMES[type(move)][1]
+    return (move.step_size, *([getattr(move, second)] if second else []))
