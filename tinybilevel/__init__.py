@@ -57,9 +57,11 @@ from tinybilevel.outer import (
     Cosine,
     Optimizer,
     OptimizeResult,
+    OptimizeResults,
     PerBlock,
     Progress,
     minimize,
+    minimize_many,
     value_and_grad,
 )
 from tinybilevel.problem import BilevelProblem
@@ -119,6 +121,7 @@ __all__ = [
     "Neumann",
     "Objective",
     "OptimizeResult",
+    "OptimizeResults",
     "Optimizer",
     "PairwisePenalty",
     "PerBlock",
@@ -146,6 +149,7 @@ __all__ = [
     "layers",
     "minibatches",
     "minimize",
+    "minimize_many",
     "plotting",
     "problems",
     "testing",

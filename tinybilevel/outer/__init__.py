@@ -1,6 +1,7 @@
-"""The outer loop over λ: `minimize`, its optimizers, its checkpoints, and SciPy's solvers."""
+"""The outer loop over λ: one run or many, their optimizers and checkpoints, and SciPy's solvers."""
 
 from tinybilevel.outer.combined import Clipped, PerBlock
+from tinybilevel.outer.many import OptimizeResults, minimize_many
 from tinybilevel.outer.minimize import minimize
 from tinybilevel.outer.optimizers import SGD, Adam, Optimizer
 from tinybilevel.outer.result import OptimizeResult, Progress
@@ -13,9 +14,11 @@ __all__ = [
     "Clipped",
     "Cosine",
     "OptimizeResult",
+    "OptimizeResults",
     "Optimizer",
     "PerBlock",
     "Progress",
     "minimize",
+    "minimize_many",
     "value_and_grad",
 ]

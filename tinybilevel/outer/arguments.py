@@ -11,7 +11,7 @@ import numpy as np
 from tinybilevel.methods.base import Method
 from tinybilevel.outer.optimizers import Optimizer
 
-__all__ = ["check_flags", "check_kinds", "checkpoint_path", "stops"]
+__all__ = ["check_flags", "check_kinds", "check_single", "checkpoint_path", "stops"]
 
 
 def check_kinds(
@@ -34,6 +34,17 @@ def check_kinds(
         raise TypeError(f"gtol must be a number, got {gtol!r}")
     if not gtol >= 0:
         raise ValueError(f"gtol must be at least 0, got {gtol}")
+
+
+def check_single(lam0: Any) -> None:
+    """Refuse a matrix, and say who takes it."""
+    shape = getattr(lam0, "shape", None)
+    if shape is None and isinstance(lam0, list | tuple) and lam0:
+        shape = (len(lam0), *getattr(lam0[0], "shape", (0,) * isinstance(lam0[0], list | tuple)))
+    if shape is not None and len(shape) == 2:
+        raise ValueError(
+            f"lam0 must be a vector, got {shape[0]} rows: minimize_many does a run from each"
+        )
 
 
 def stops(answer: Any) -> bool:

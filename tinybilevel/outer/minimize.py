@@ -15,9 +15,14 @@ from tinybilevel.arrays.backend import Array
 from tinybilevel.arrays.checks import as_count, call_user
 from tinybilevel.errors import DivergenceError, missing_extra
 from tinybilevel.methods.base import Method
-from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.methods.unrolled import KRMD, RMD
-from tinybilevel.outer.arguments import check_flags, check_kinds, checkpoint_path, stops
+from tinybilevel.outer.arguments import (
+    check_flags,
+    check_kinds,
+    check_single,
+    checkpoint_path,
+    stops,
+)
 from tinybilevel.outer.bounds import Projection
 from tinybilevel.outer.identity import identity
 from tinybilevel.outer.optimizers import Adam, Optimizer
@@ -61,7 +66,8 @@ def minimize(
         of their values, by the mean of their hypergradients. A problem with `FreshMinibatches` is
         given new ones at each update.
     lam0 : array_like (N,), optional
-        λ_1; by default the problem's own `lam0`, on which many problems must agree.
+        λ_1; by default the problem's own `lam0`, on which many problems must agree. For many λ_1,
+        `minimize_many`.
     method : Method, optional
         By default `RMD`, the exact hypergradient.
     optimizer : Optimizer, optional
@@ -148,6 +154,7 @@ def minimize(
     method = RMD() if method is None else method
     optimizer = Adam() if optimizer is None else optimizer
     check_kinds(lam0, method, optimizer, callback, warm_start, gtol)
+    check_single(lam0)
     check_flags(progress=progress, resume=resume, check_derivatives=check_derivatives)
     iterations = as_count("iterations", iterations)
     checkpoint_every = as_count("checkpoint_every", checkpoint_every, minimum=1)
@@ -178,7 +185,7 @@ def minimize(
 
     watch, stopped = Watch(method, check_derivatives), "iterations"
     started = time.perf_counter() - run.at.seconds
-    bar = _bar(progress, run.at.iteration, iterations)
+    bar = progress_bar(progress, run.at.iteration, iterations)
     try:
         while run.at.iteration < iterations:
             tau, at = run.at.iteration + 1, run.at
@@ -186,7 +193,7 @@ def minimize(
             results = tasks.evaluate(method, now, at.lam)
             r = tasks.join(results)
             norm = float(np.linalg.norm(r.grad))
-            _check_finite(r, norm, method, at.lam)
+            check_finite(r.value, r.grad, method, at.lam)
             watch(now, at.lam, results, r.value, bool(warm_start))
             if callback is not None and stops(
                 call_user("callback", callback, Progress.of(tau, at.lam, r))
@@ -200,7 +207,8 @@ def minimize(
                 stopped = "gtol"
             if stopped != "iterations":
                 break
-            run.update(r, norm, time.perf_counter() - started, project, tasks.states(results))
+            now_seconds, states = time.perf_counter() - started, tasks.states(results)
+            run.update(r.value, r.grad, norm, now_seconds, project, states)
             bar.set_postfix(value=f"{r.value:.4f}", grad=f"{norm:.1e}", refresh=False)
             bar.update()
             if path is not None and run.at.iteration % checkpoint_every == 0:
@@ -217,25 +225,15 @@ def minimize(
         # Also on Ctrl-C and after an error, but not of a run that has not begun.
         if path is not None and run.at.iteration:
             run.save(path, settings)
-    best = run.seen(last.value)
-    return OptimizeResult(
-        best.lam,
-        last.value,
-        last.w,
-        best.iteration,
-        run.arrays(),
-        stopped,
-        best.lam if best.best_lam is None else best.best_lam,
-        best.best_value,
-    )
+    return run.result(last, stopped)
 
 
-def _check_finite(r: Hypergradient, norm: float, method: Method, lam: Array) -> None:
+def check_finite(value: float, grad: Array, method: Method, lam: Array) -> None:
     """Refuse what a method of the user's own may return."""
-    finite = np.isfinite(norm) or bool(np.isfinite(r.grad).all())
-    if not (finite and np.isfinite(r.value)):
+    if not (bool(np.isfinite(grad).all()) and np.isfinite(value)):
+        norm = float(np.linalg.norm(grad))
         error = DivergenceError(
-            f"{type(method).__name__} returned value {r.value} and a hypergradient of norm {norm}"
+            f"{type(method).__name__} returned value {value} and a hypergradient of norm {norm}"
         )
         error.lam = lam.copy()
         raise error
@@ -268,7 +266,8 @@ class _NoBar:
     def close(self) -> None: ...
 
 
-def _bar(progress: bool, done: int, iterations: int) -> Any:
+def progress_bar(progress: bool, done: int, iterations: int) -> Any:
+    """Return a bar of tqdm's, or what does nothing in its place."""
     if not progress:
         return _NoBar()
     try:

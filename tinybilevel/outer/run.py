@@ -15,6 +15,7 @@ from tinybilevel.errors import DivergenceError
 from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.outer.checkpoint import load_arrays, save_arrays
 from tinybilevel.outer.optimizers import Optimizer
+from tinybilevel.outer.result import OptimizeResult
 from tinybilevel.outer.sketch import same_data
 from tinybilevel.outer.trail import Trail
 
@@ -74,7 +75,8 @@ class Run:
 
     def update(
         self,
-        r: Hypergradient,
+        value: float,
+        grad: Array,
         norm: float,
         seconds: float,
         project: Callable[[Array], Array],
@@ -84,15 +86,29 @@ class Run:
         # Copies: an optimizer may work in place, and an interrupt may come while it does.
         given = {name: moment.copy() for name, moment in at.moments.items()}
         with np.errstate(over="ignore", invalid="ignore"):  # said below, by name
-            moved = self.optimizer.update(tau, at.lam.copy(), r.grad.copy(), given)
+            moved = self.optimizer.update(tau, at.lam.copy(), grad.copy(), given)
         lam, moments = _checked(self.optimizer, moved, at)
         lam = project(lam)
-        for name, entry in zip(_HISTORY, (r.value, norm, seconds), strict=True):
+        for name, entry in zip(_HISTORY, (value, norm, seconds), strict=True):
             self.history[name][tau - 1 :] = [entry]
         self.trail.put(tau, at.lam)
-        at = self.seen(r.value)
+        at = self.seen(value)
         self.at = Snapshot(
             lam, moments, states, at.states, at.lam, at.best_lam, at.best_value, tau, seconds
+        )
+
+    def result(self, last: Hypergradient, stopped: str) -> OptimizeResult:
+        """Return what the run has come to; `last` is f at its λ."""
+        best = self.seen(last.value)
+        return OptimizeResult(
+            best.lam,
+            last.value,
+            last.w,
+            best.iteration,
+            self.arrays(),
+            stopped,
+            best.lam if best.best_lam is None else best.best_lam,
+            best.best_value,
         )
 
     def seen(self, value: float) -> Snapshot:

@@ -52,7 +52,7 @@ class Watch:
             if not fixed_start:
                 warn_of_start(self.method, problems, lam, stacklevel=_CALLER)
             self._look_at_derivatives(problems, lam, results)
-        elif self._looks == 2 or value - self._first <= 10 * max(abs(self._first), 1e-3):
+        elif not self.wants(value):
             return
         self._looks += 1
         for problem, r in zip(problems, results, strict=True):
@@ -60,6 +60,11 @@ class Watch:
             if found is not None and not found.stable:
                 self._looks = 2
                 return
+
+    def wants(self, value: float) -> bool:
+        """Return whether there is something to look at where f has this value."""
+        far = not value - self._first <= 10 * max(abs(self._first), 1e-3)
+        return self._looks == 0 or (self._looks == 1 and far)
 
     def _look_at_derivatives(
         self, problems: list[BilevelProblem], lam: Array, results: list[Hypergradient]
