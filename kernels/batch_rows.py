@@ -36,6 +36,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _CLASSES, _VECTORS = 5, 4
 #: Bytes of X that a block of rows may take, well below the second-level cache of a core.
 _BLOCK = 300_000
+#: Nonzeros of a batch for each column of X from which all columns are updated as fast.
+_FEW = 1.5
 
 _dot, _dot_class = dot_rows_tile(ROWS, _CLASSES), dot_rows_tile(ROWS, 1)
 _dot_row, _dot_one = dot_rows_tile(1, _CLASSES), dot_rows_tile(1, 1)
@@ -64,13 +66,16 @@ class Rows:
         self.sparse = not isinstance(X, np.ndarray)
         if self.sparse:
             data, ld = X.data, self.stride
-            places, starts = X.indices.astype(np.int64) * ld, X.indptr.astype(np.int64)
+            small = np.int32 if X.shape[1] * ld < 2**31 else np.int64
+            (self.columns,) = _read_only(X.indices.astype(np.int32, copy=False))
+            places, starts = X.indices.astype(small) * small(ld), X.indptr.astype(np.int64)
         else:
             ld = -(-X.shape[1] // vector) * vector
             if padded is None:
                 padded = aligned((len(X), ld), X.dtype)
                 padded[:, : X.shape[1]] = X
-            data, places, starts = padded.reshape(-1), *np.empty((2, 0), np.int64)
+            data, places = padded.reshape(-1), np.empty(0, np.int32)
+            starts = np.empty(0, np.int64)
         mean = X.nnz / len(X.indptr) if self.sparse else ld
         block = max(int(_BLOCK / max(mean * X.dtype.itemsize, 1)) // ROWS, 4) * ROWS
         self.sizes = n_classes, ld, self.stride, vector, block
@@ -79,6 +84,13 @@ class Rows:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, data=_read_only(*state["data"]))
+        if self.sparse:
+            (self.columns,) = _read_only(self.columns)
+
+    def few_columns(self, index: Array, T: int) -> bool:
+        """Return whether T batches, of all rows in `index`, have few nonzeros for d columns."""
+        lengths = np.diff(self.data[2])
+        return self.sparse and int(lengths[index].sum()) < _FEW * self.shape[1] * T
 
     def matrix(self, flat: Array) -> Array:
         """View as (C, d) the memory of a W, (width,)."""
@@ -177,13 +189,13 @@ def residual(S, index, y, weights, scale, sizes, P):  # type: ignore[no-untyped-
 
 
 @njit(nogil=True, cache=True)
-def change(P, D, index, y, weights, scale, sizes, h):  # type: ignore[no-untyped-def]
-    """Turn scores D along V into s θ_i P ∘ (D − mean); h_i −= s ∇ℓ_i·V where h has room."""
+def change(P, D, index, y, weights, scale, gain, sizes, h):  # type: ignore[no-untyped-def]
+    """Turn scores D along V into s θ_i P ∘ (D − mean); h_i += gain ∇ℓ_i·V where h has room."""
     classes, _, stride, _, _ = sizes
     for i in range(index.size):
         row, at = i * stride, index[i]
         mean = row_dot(P, row, D, row, classes)
         if h.size:
-            h[at] -= scale * (mean - D[row + y[at]])
+            h[at] += gain * (mean - D[row + y[at]])
         weight = scale * (weights[at] if weights.size > 1 else weights[0])
         row_change(D, row, P, row, D, row, classes, weight, mean)

@@ -107,24 +107,34 @@ class MinibatchLoop:
         X.
     y : ndarray (n,) of int64
         Classes.
+    batches : Batches
+        What each step sees.
+    learns_ridge : bool
+        Whether a strength is learned.
     kind : int
         The algorithm, one of `updates`.
-    learns, learns_ridge : bool
-        Whether a coefficient of the algorithm is learned, and whether a strength is.
+    learns : bool
+        Whether a coefficient of it is learned.
     """
 
-    def __init__(self, rows: Rows, y: Array, kind: int, learns: bool, learns_ridge: bool) -> None:
-        self.rows, self.y, self.kind = rows, y, kind
+    def __init__(
+        self,
+        rows: Rows,
+        y: Array,
+        batches: Batches,
+        learns_ridge: bool,
+        kind: int,
+        learns: bool,
+    ) -> None:
+        self.rows, self.y, self.batches, self.kind = rows, y, batches, kind
         self.learns, self.learns_ridge = learns, learns_ridge
         self.gradient = keeps_gradient(kind, learns)
         self.looks_back = self.gradient or learns_ridge
 
-    def forward(
-        self, state: Array, batches: Batches, numbers: Numbers, K: int
-    ) -> tuple[Array, Run]:
+    def forward(self, state: Array, numbers: Numbers, K: int) -> tuple[Array, Run]:
         """Return the state w_T, (1 + b, C·d), and what `backward` needs; `state` is w_0."""
-        run = Run(self, batches, numbers, K)
-        run.ring[len(batches.scales) % len(run.ring)] = self.rows.spread(state)
+        run = Run(self, numbers, K)
+        run.ring[len(self.batches.scales) % len(run.ring)] = self.rows.spread(state)
         _forward(*run.arguments)
         return self.rows.gather(run.ring[0]), run
 
@@ -147,8 +157,8 @@ class Run:
     in grads[k] where the backward pass needs it.
     """
 
-    def __init__(self, loop: MinibatchLoop, batches: Batches, numbers: Numbers, K: int) -> None:
-        rows, b = loop.rows, BUFFERS[loop.kind]
+    def __init__(self, loop: MinibatchLoop, numbers: Numbers, K: int) -> None:
+        rows, batches, b = loop.rows, loop.batches, BUFFERS[loop.kind]
         self.K = K
         states = max(K, 1) + 1 if loop.looks_back else 2
         self.ring = aligned((states, 1 + b, rows.width), rows.dtype)
@@ -243,8 +253,9 @@ def _backward(  # type: ignore[no-untyped-def]
             Hu[j] = ridge[j] * u[j]
         for i in range(0, rows.size, block):
             some = rows[i : i + block]
+            P = kept[k, i * stride :]
             scores(X, some, u, sizes, S)
-            change(kept[k, i * stride :], S, some, y, theta, scales[t], sizes, h)
+            change(P, S, some, y, theta, scales[t], -scales[t], sizes, h)
             add_up(X, some, S, sizes, Hu)
         if len(ridge_along):
             W, total = state[0], ridge_along[0]

@@ -47,6 +47,7 @@ def problem(
     step_size=0.3,
     batches=None,
     start=None,
+    strength=0.2,
     **options,
 ):
     """λ holds weights, then strengths, then the coefficients, behind a map for each."""
@@ -55,10 +56,17 @@ def problem(
     features, classes = np.tile(np.arange(D), C), np.repeat(np.arange(C), D)
     penalties = {
         "none": [],
-        "fixed": [tb.L2Penalty(0.2), 0.5 * tb.L2Penalty(0.1, groups=np.where(features > 3, 0, -1))],
-        "per feature": [tb.L2Penalty(np.linspace(0, 0.3, D).astype(dtype), features)],
-        "learned": [tb.L2Penalty().on(slice(N, N + 1))],
-        "learned per feature": [tb.L2Penalty(groups=features).on(slice(N, N + D))],
+        "fixed": [
+            tb.L2Penalty(strength),
+            0.5 * tb.L2Penalty(0.1, groups=np.where(features > 3, 0, -1)),
+        ],
+        "one": [tb.L2Penalty(strength)],
+        "per feature": [
+            tb.L2Penalty((strength * np.linspace(0.5, 1, D)).astype(dtype), features),
+            tb.L2Penalty(strength, groups=np.where(features == 2, 0, -1)),
+        ],
+        "learned": [4 * strength * tb.L2Penalty().on(slice(N, N + 1))],
+        "learned per feature": [4 * strength * tb.L2Penalty(groups=features).on(slice(N, N + D))],
         "learned per class": [2.0 * tb.L2Penalty(groups=classes - 1).on(slice(N, N + C - 1))],
     }[penalty]
     g = 0.7 * loss.on(slice(0, N)) + sum(penalties) if penalties else 0.7 * loss.on(slice(0, N))
@@ -95,6 +103,22 @@ def assert_same(plain, method, tol=1e-12):
     )
 
 
+@pytest.fixture
+def met_alone(monkeypatch):
+    """A step touches the columns that its batch meets alone, however few there are."""
+    monkeypatch.setattr("tinybilevel.kernels.batch_rows._FEW", np.inf)
+
+
+@pytest.fixture
+def all_columns(monkeypatch):
+    monkeypatch.setattr("tinybilevel.kernels.batch_rows._FEW", 0)
+
+
+def loop(plain):
+    return type(tb.compile(plain).loop.kernel.loop).__name__
+
+
+@pytest.mark.usefixtures("all_columns")
 @pytest.mark.parametrize("K", [0, 1, 5, T])
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("sparse", [False, True])
@@ -102,6 +126,68 @@ def assert_same(plain, method, tol=1e-12):
 def test_every_algorithm_on_unequal_batches(algorithm, sparse, weighted, K):
     plain = problem(algorithm, sparse=sparse, weighted=weighted)
     assert_same(plain, tb.KRMD(K=K))
+
+
+@pytest.mark.usefixtures("met_alone")
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("penalty", ["none", "fixed", "one", "per feature"])
+def test_only_the_columns_that_a_batch_meets(penalty, weighted):
+    plain = problem(sparse=True, penalty=penalty, weighted=weighted)
+    assert loop(plain) == "TouchedColumns"
+    for method in (*(tb.KRMD(K=K) for K in (0, 1, 5, T)), tb.RMD()):
+        assert_same(plain, method)
+        assert_same(problem(sparse=True, penalty=penalty, dtype=np.float32), method, 1e-4)
+
+
+@pytest.mark.usefixtures("met_alone")
+@pytest.mark.parametrize("penalty", ["learned", "learned per feature"])
+@pytest.mark.parametrize("steps", [0.3, tb.PerStep(np.linspace(0.5, 0, T))], ids=["one", "many"])
+def test_strengths_are_learned_by_a_log_of_what_was_overwritten(penalty, steps):
+    plain = problem(sparse=True, penalty=penalty, step_size=steps)
+    assert loop(plain) == "TouchedColumns"
+    for method in (*(tb.KRMD(K=K) for K in (0, 1, 5, T)), tb.RMD()):
+        assert_same(plain, method)
+        other = problem(sparse=True, penalty=penalty, step_size=steps, dtype=np.float32)
+        assert_same(other, method, 1e-4)
+
+
+@pytest.mark.usefixtures("met_alone")
+@pytest.mark.parametrize("penalty", ["one", "per feature", "learned", "learned per feature"])
+@pytest.mark.parametrize("product", [0.5, 0.4999, 0.9, 0.499999])
+@pytest.mark.filterwarnings("ignore::tinybilevel.StabilityWarning")
+def test_a_penalty_that_leaves_nothing_of_w_in_a_step(penalty, product):
+    # 1 − 2γρ is 0, 2e-4, negative and 2e-6: what w is multiplied by is soon too small to keep.
+    plain = problem(sparse=True, penalty=penalty, step_size=0.3, strength=product / 0.3)
+    for method in (tb.RMD(), tb.KRMD(K=3)):
+        assert_same(plain, method, 1e-11)
+
+
+@pytest.mark.usefixtures("met_alone")
+def test_strengths_of_each_class_and_other_algorithms_update_all_columns():
+    assert loop(problem(sparse=True, penalty="learned per class")) == "MinibatchLoop"
+    for algorithm in ALGORITHMS:
+        expected = "TouchedColumns" if algorithm == "descent" else "MinibatchLoop"
+        assert loop(problem(algorithm, sparse=True)) == expected
+    assert loop(problem(sparse=True, step_size=slice(100, 101))) == "MinibatchLoop"
+    assert loop(problem()) == "MinibatchLoop"
+
+
+def test_batches_that_meet_most_columns_update_all_of_them():
+    many, few = ([np.arange(size)] * T for size in (20, 1))
+    assert loop(problem(sparse=True, batches=many)) == "MinibatchLoop"
+    assert loop(problem(sparse=True, batches=few)) == "TouchedColumns"
+
+
+@pytest.mark.usefixtures("met_alone")
+def test_a_log_holds_the_columns_that_were_met():
+    K = 4
+    X, _ = data(sparse=True)
+    met = sum(len(np.unique(X[batch].indices)) for batch in unequal()[-K:])
+    rows = 8 * (2 * D * 8 + K * 14 * 8)  # two states and the softmaxes
+    plain = problem(sparse=True, penalty="learned")
+    assert tb.KRMD(K=K)(tb.compile(plain)).cost.bytes == rows + met * (8 * 8 + 8)
+    fixed = problem(sparse=True, penalty="per feature")
+    assert tb.KRMD(K=K)(tb.compile(fixed)).cost.bytes == rows
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -116,6 +202,7 @@ def test_float32(algorithm, sparse):
     "penalty",
     ["none", "per feature", "learned", "learned per feature", "learned per class"],
 )
+@pytest.mark.usefixtures("all_columns")
 @pytest.mark.parametrize("algorithm", ["descent", "Nesterov", "Adam"])
 def test_every_penalty(algorithm, penalty, sparse):
     plain = problem(algorithm, penalty=penalty, sparse=sparse)
@@ -171,7 +258,7 @@ def test_a_second_coefficient_is_scheduled_or_learned(algorithm, option):
 )
 @pytest.mark.parametrize("sparse", [False, True])
 def test_every_form_of_batches(batches, sparse):
-    plain = problem(batches=batches, sparse=sparse)
+    plain = problem(batches=batches, sparse=sparse, penalty="per feature")
     for K in (1, 4, T):
         assert_same(plain, tb.KRMD(K=K))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +36,8 @@ from tinybilevel.transitions.gradient_descent import GradientTransition
 
 __all__ = ["MinibatchesOnHost", "minibatches"]
 
+Penalties = tuple[tuple[float, L2Penalty, slice], ...]
+
 _ALL = slice(None)
 #: Multiply-adds of a product with a batch that the plain code shares among threads; the loop has
 #: one, which takes a third to two thirds of its time on one.
@@ -58,7 +59,7 @@ class Parts:
     scale: float
     loss: SoftmaxRegression
     block: slice
-    penalties: tuple[tuple[float, L2Penalty, slice], ...]
+    penalties: Penalties
 
 
 def parts(g: Objective) -> Parts | None:
@@ -123,64 +124,91 @@ def minibatches(problem: BilevelProblem, descent: Transition) -> tuple[type[Loop
 
 
 class Kernel:
-    """The loop of the kernels, and what of it belongs to the batches of one outer update."""
+    """What the loop reads of a problem, and the loop over the batches of one outer update."""
+
+    loop: Any
 
     def __init__(self, rows: Any, found: Parts, T: int) -> None:
         self.rows, self.parts, self.T = rows, found, T
-        self.y = found.loss.y.astype(np.int64)
-        self.dtype = rows.dtype
+        self.y, self.dtype = found.loss.y.astype(np.int64), rows.dtype
+        self.weighted, self.size = found.loss.weighted, found.loss.size
+        #: As functions of the columns of W where no class has strengths of its own.
+        self.by_column = _by_column(found) if rows.sparse else None
 
     def following(self, descent: GradientTransition) -> Kernel:
-        """Return the same for another batch at each step."""
-        from tinybilevel.kernels.minibatch_loop import Batches
+        """Return the same with the batches of `descent`."""
+        from tinybilevel.kernels import minibatch_loop, touched_columns, updates
 
         other = copy.copy(self)
-        batches: Sequence[Array] = (descent.batches or ())[: self.T]
-        other.batches = Batches(batches, self.parts.scale, len(self.y), self.dtype)
+        batches = minibatch_loop.Batches(
+            (descent.batches or ())[: self.T], self.parts.scale, len(self.y), self.dtype
+        )
+        learns_ridge = any(p.strength is None for _, p, _ in self.parts.penalties)
+        given = self.rows, self.y, batches, learns_ridge
+        plain = type(descent) is GradientDescent and _for_all(descent.step_size)
+        if plain and self.by_column is not None and self.rows.few_columns(batches.index, self.T):
+            other.loop = touched_columns.TouchedColumns(*given)
+        else:
+            kind = getattr(updates, _KINDS[type(descent)][0])
+            learns = any(part.learned for part in coefficients(descent))
+            other.loop, other.by_column = minibatch_loop.MinibatchLoop(*given, kind, learns), None
         return other
-
-    batches: Any
 
     def numbers(self, descent: GradientTransition, theta: Array) -> Any:
         """Return what the loop reads of θ; None where the plain code has something to say."""
         from tinybilevel.kernels import updates
         from tinybilevel.kernels.minibatch_loop import Numbers
 
-        loss, M, dtype = self.parts.loss, self.parts.loss.size, self.dtype
-        weights = theta[self.parts.block] if loss.weighted else np.ones(1, dtype)
-        if loss.weighted and weights.shape != self.y.shape:
+        weights = theta[self.parts.block] if self.weighted else np.ones(1, self.dtype)
+        if self.weighted and weights.shape != self.y.shape:
             return None
-        ridge = np.zeros(M, dtype)
-        for c, penalty, block in self.parts.penalties:
-            ridge += 2 * c * penalty._rho(ridge, theta[block])
         given = [_values(part, theta, self.T) for part in coefficients(descent)]
-        each = np.ones((2, M), dtype)
-        for row, (_, entries) in zip(each, given, strict=False):
-            row[:] = entries
-        steps = [each_step for each_step, _ in given]
+        steps = [numbers for numbers, _ in given]
         if isinstance(descent, AdamTransition):
             betas = descent.beta1, descent.beta2, descent.eps
-            over = updates.adam_numbers(steps[0], *betas, descent._steps_before)
+            c = updates.adam_numbers(steps[0], *betas, descent._steps_before)
         else:
-            over = np.stack([steps[0], steps[-1]], axis=1)
+            c = np.stack([steps[0], steps[-1]], axis=1)
+        ridge = np.zeros(self.size if self.by_column is None else self.rows.shape[1], self.dtype)
+        for factor, penalty, block in self.penalties:
+            ridge += 2 * factor * penalty._rho(ridge, theta[block])
+        if self.by_column is not None:
+            return Numbers(weights, ridge, c.astype(self.dtype), ridge)
+        each = np.ones((2, self.size), self.dtype)
+        for row, (_, entries) in zip(each, given, strict=False):
+            row[:] = entries
         spread = self.rows.spread
-        return Numbers(weights, spread(ridge[None])[0], over.astype(dtype), spread(each))
+        return Numbers(weights, spread(ridge[None])[0], c.astype(self.dtype), spread(each))
 
-    def loop(self, descent: GradientTransition) -> Any:
-        from tinybilevel.kernels import updates
-        from tinybilevel.kernels.minibatch_loop import MinibatchLoop
+    @property
+    def penalties(self) -> Penalties:
+        return self.parts.penalties if self.by_column is None else self.by_column
 
-        kind = getattr(updates, _KINDS[type(descent)][0])
-        learns = any(part.learned for part in coefficients(descent))
-        learns_ridge = any(p.strength is None for _, p, _ in self.parts.penalties)
-        return MinibatchLoop(self.rows, self.y, kind, learns, learns_ridge)
+
+def _by_column(found: Parts) -> Penalties | None:
+    """Return the penalties as functions of one entry for each column; None if some are not."""
+    penalties: list[tuple[float, L2Penalty, slice]] = []
+    for factor, penalty, block in found.penalties:
+        if penalty.groups is not None:
+            groups = penalty.groups.reshape(found.loss.n_classes, -1)
+            if (groups != groups[0]).any():
+                return None
+            penalty = copy.copy(penalty)
+            penalty.groups = groups[0]
+        penalties.append((factor, penalty, block))
+    return tuple(penalties)
+
+
+def _for_all(part: Coefficient) -> bool:
+    """Return whether a coefficient is one fixed number for all entries of w at each step."""
+    return not isinstance(part, PerEntry | Learned)
 
 
 def _values(part: Coefficient, theta: Array, T: int) -> tuple[Array, Any]:
     """Return a coefficient's value at each step, and the factor of it for each entry of w."""
-    if isinstance(part, PerEntry | Learned):
-        return np.ones(T), part(0, theta)
-    return np.array([part(t, theta) for t in range(T)], float), 1
+    if _for_all(part):
+        return np.array([part(t, theta) for t in range(T)], float), 1
+    return np.ones(T), part(0, theta)
 
 
 class MinibatchesOnHost(HostLoop):
@@ -202,21 +230,19 @@ class MinibatchesOnHost(HostLoop):
             if theta is None or (numbers := kernel.numbers(descent, theta)) is None:
                 return None
             state = descent.initial(theta)
-            size = kernel.parts.loss.size
-            if state.dtype != kernel.dtype or state.size != (1 + descent.n_buffers) * size:
+            if state.dtype != kernel.dtype or state.size != (1 + descent.n_buffers) * kernel.size:
                 return None
-            loop = kernel.loop(descent)
-            state, run = loop.forward(state.reshape(-1, size), kernel.batches, numbers, K)
+            state, run = kernel.loop.forward(state.reshape(-1, kernel.size), numbers, K)
             value, alpha, h = f.value_with_grads(state[0], theta)
             h = np.array(h, dtype=kernel.dtype)
             alphas = np.zeros_like(state)
             alphas[0] = alpha
-            weights = h[kernel.parts.block] if kernel.parts.loss.weighted else h[:0]
-            back = loop.backward(run, alphas, weights)
+            weights = h[kernel.parts.block] if kernel.weighted else h[:0]
+            back = kernel.loop.backward(run, alphas, weights)
             for k, part in enumerate(coefficients(descent)):
                 if part.learned:
                     h += part.pull(back.along[k], theta)
-            for c, penalty, block in kernel.parts.penalties:
+            for c, penalty, block in kernel.penalties:
                 if penalty.strength is None:
                     h[block] += 2 * c * penalty._per_group(back.ridge, theta[block])
             if start:
