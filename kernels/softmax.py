@@ -55,7 +55,7 @@ _CHUNKS = 8
 #: Bytes of X that a block may take, well below the second-level cache of a core.
 _BLOCK = 300_000
 #: Rows of a block of nonzeros: many, since each block goes through all columns.
-_SPARSE_ROWS = 640
+_SPARSE_ROWS, _MOST_SPARSE_ROWS = 640, 4_000
 #: Features that are taken at a time: five rows of W stay in the cache nearest to a core.
 _DEEP = 1024
 #: Rows of a chunk, at least: its sum is made and added in the time of some rows, of twice as many
@@ -68,6 +68,8 @@ _FEW = 256
 #: Multiply-adds of a product for each thread, at least: to wake one, and to look out for it, would
 #: cost as much as fewer take.
 _ALONE = 500_000
+#: Nonzeros of a chunk for each column, at least.
+_FILLED = 4
 #: Adjacent columns that are taken together where nonzeros mostly have neighbours.
 _GROUP = 4
 
@@ -155,9 +157,15 @@ class Softmax:
         ld = n_classes if sparse else -(-d // vector) * vector
         # Chunks of whole blocks, blocks of whole tiles.
         most = _BLOCK // (min(ld, _DEEP) * X.dtype.itemsize)
-        most = _SPARSE_ROWS if sparse else max(most, _SHORTEST)
+        most = max(most, _SHORTEST)
         shortest = _SHORTEST if n_classes * ld <= _LONG else 2 * _SHORTEST
         chunks = min(_CHUNKS, -(-n // shortest))
+        if sparse:
+            # A chunk's sum has all columns, whatever few nonzeros it adds up.
+            nonzeros = np.count_nonzero(X) if isinstance(X, np.ndarray) else X.nnz
+            chunks = min(chunks, max(nonzeros // (_FILLED * d), 1))
+            rows = 2 * _FILLED * d * n // max(nonzeros, 1)  # of a block with so many in a column
+            most = max(min(rows, _MOST_SPARSE_ROWS), _SPARSE_ROWS)
         blocks = -(-n // (chunks * most))
         block = -(-n // (chunks * blocks * ROWS)) * ROWS
         self.chunks = -(-n // (blocks * block))

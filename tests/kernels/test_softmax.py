@@ -176,6 +176,15 @@ def test_a_run_of_nonzeros_is_cut_into_fours_from_where_it_begins():
     assert_equal(products(kernel, W, V, weights), plain(X, y, 3, W, V, weights), 1e-13)
 
 
+@pytest.mark.parametrize(("density", "chunks"), [(0.002, 1), (0.009, 3), (0.5, 8)])
+def test_few_nonzeros_in_many_columns_come_in_few_chunks_of_long_blocks(density, chunks):
+    X, y, weights, W, V = case(1500, 400, 3, density=density)
+    kernel = Softmax(csr_array(X), y, 3)
+    assert kernel.chunks == chunks
+    tol = TOL[np.float64] * 20
+    assert_equal(products(kernel, W, V, weights), plain(X, y, 3, W, V, weights), tol)
+
+
 def test_sparse_matrices_with_empty_rows_explicit_zeros_and_duplicates():
     X, y, weights, W, V = case(40, 30, 4, density=0.3)
     X[::3] = 0
