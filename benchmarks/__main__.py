@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import company, goals, grid, report
 from benchmarks.cases import Case
 from benchmarks.contenders import GPU_LIMITS, LIMITS, contenders
-from benchmarks.first import first_hypergradients
+from benchmarks.first import first_calls, first_hypergradients
 from benchmarks.rounds import compare, measure
 
 TOY = [Case("toy", K) for K in (1, 10, 100)]
@@ -111,8 +111,9 @@ def main(argv: list[str] | None = None) -> int:
     results: list[dict[str, Any]] = []
     for suite in wanted:
         if suite == "first":
-            results.append(first_hypergradients(rounds))
-            print(report.table(results[-1]), flush=True)
+            for measured in (first_hypergradients, first_calls)[: 1 + bool(find_spec("numba"))]:
+                results.append(measured(rounds))
+                print(report.table(results[-1]), flush=True)
             continue
         if suite == "grid":
             grid.run(args.out, args.only, args.budget, rounds, args.cpu)

@@ -1,6 +1,7 @@
 """Time to the first hypergradient: a fresh process that imports, builds, compiles and runs.
 
-And what each has to be installed for it, with all that it needs.
+And what each has to be installed for it, with all that it needs; and the first call of each form
+that `compile` has, once Numba's cache on disk is filled.
 """
 
 from __future__ import annotations
@@ -78,3 +79,32 @@ def first_hypergradients(rounds: int) -> dict[str, Any]:
         for name, taken in samples.items()
     }
     return {"case": "first hypergradient, toy, fresh process", "kind": "first", "who": who}
+
+
+_FORM = """
+import time
+import tinybilevel as tb
+from benchmarks.forms import FORMS
+problem, method = FORMS[{!r}](), tb.KRMD(K=5)
+start = time.process_time()
+method(tb.compile(problem))
+print(time.process_time() - start)
+"""
+
+
+def first_calls(rounds: int) -> dict[str, Any]:
+    """Return seconds of the processor for compile and a first call in a fresh process.
+
+    That is with the import of Numba. The first round fills its cache, and does not count.
+    """
+    from benchmarks.forms import FORMS
+
+    samples: dict[str, list[float]] = {name: [] for name in FORMS}
+    for turn in range(rounds + 1):
+        for name in FORMS:
+            command = [sys.executable, "-c", _FORM.format(name)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            if turn:
+                samples[name].append(float(done.stdout))
+    who = {name: {"seconds": median(taken)} for name, taken in samples.items()}
+    return {"case": "first call, fresh process, cache warm", "kind": "forms", "who": who}

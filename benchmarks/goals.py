@@ -41,6 +41,11 @@ def judge(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     {"case": result["case"], "what": "µs for each λ", "ratio": each, "most": 1.2}
                 )
             continue
+        if result["kind"] == "forms":
+            for name, r in who.items():
+                what = {"what": f"s of {name}", "ratio": r["seconds"], "most": 1.0}
+                found.append({"case": result["case"], **what})
+            continue
         match result["kind"], result.get("dtype"):
             case "hypercleaning", "float32":
                 add(NUMBA, (JAX,), 0.40)

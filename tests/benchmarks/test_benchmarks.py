@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import tinybilevel as tb
 from benchmarks import __main__ as command
 from benchmarks import cases, company, contenders, goals, grid, heatmap, limits, report, rounds
 from benchmarks.cases import Case
@@ -299,6 +300,20 @@ def test_a_table_has_the_ratio_to_the_larger_limit_and_no_empty_column():
     assert lines[-4] == "| tinybilevel, Numba | 300 ms | 1.00 | 1.50 | 0e+00 |"
     assert lines[-3] == "| JAX jit | ImportError: no |  |  |  |"
     assert lines[-1] == "| multiply-adds | 200 ms | 0.67 | 1.00 |  |"
+
+
+def test_every_form_is_compiled_and_its_first_call_judged():
+    pytest.importorskip("numba")
+    from benchmarks.forms import FORMS
+
+    compiled = {name: type(tb.compile(make()).loop).__name__ for name, make in FORMS.items()}
+    assert len(set(compiled.values())) == 6
+    who = {"some form": {"seconds": 0.4}, "another": {"seconds": 3.0}}
+    judged = goals.judge([{"case": "first call", "kind": "forms", "who": who}])
+    assert [(g["what"], g["ratio"] <= g["most"]) for g in judged] == [
+        ("s of some form", True),
+        ("s of another", False),
+    ]
 
 
 def test_an_installed_size_counts_what_is_needed_once():
