@@ -56,6 +56,7 @@ NETWORKS = [
     for filters, stride, query in ((32, 1, 5), (64, 1, 5), (64, 2, 15))
     for K in (1, 10, 25, 50)
 ]
+LOGISTIC = [Case("logistic", K, dtype=dtype) for dtype in ("float32", "float64") for K in (5, 100)]
 SUITES = {
     "toy": TOY,
     "batch": BATCH,
@@ -63,6 +64,7 @@ SUITES = {
     "rows": ROWS,
     "quadratic": QUADRATIC,
     "tasks": TASKS,
+    "logistic": LOGISTIC,
     "many": MANY,
     "networks": NETWORKS,
     "gpu": GPU,

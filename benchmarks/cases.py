@@ -17,7 +17,7 @@ class Case:
     """One hypergradient: of the toy problem, hypercleaning, a random quadratic or tasks.
 
     Hypercleaning is of images, or, as ``grid``, of drawn data of any shape, or, as ``csr``, of
-    drawn rows with 100 nonzeros each.
+    drawn rows with 100 nonzeros each. ``logistic`` and ``one-shot`` are in files of their own.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Case:
         rows, M = f", {self.rows} rows", f", M = {self.M}"
         net = f", {self.filters} filters, stride {self.stride}, {5 * self.query} query images"
         size = {"hypercleaning": rows, "quadratic": M, "toy": "", "tasks": tasks, "one-shot": net}
-        size["grid"] = size["csr"] = tasks
+        size |= {"grid": tasks, "csr": tasks, "logistic": ", 569 × 31"}
         many = f", {self.many} λ" if self.many else ""
         gpu = ", GPU" if self.device == "gpu" else ""
         return f"{self.kind}{size[self.kind]}{many}, {self.dtype}, K = {self.K}{gpu}"

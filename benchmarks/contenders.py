@@ -150,6 +150,30 @@ def network(who: str, style: str) -> Callable[[Case], Call]:
     return build
 
 
+def logistic(backend: str, compiled: bool = False) -> Callable[[Case], Call]:
+    """Return logistic regression by a backend of tinybilevel, step by step or as one loop."""
+
+    def build(case: Case) -> Call:
+        from benchmarks import logistic
+
+        at, method = logistic.problem(case, backend), tb.KRMD(K=case.K)
+        at = tb.compile(at) if compiled else at
+        return lambda: method(at).grad
+
+    return build
+
+
+def logistic_in_jax(style: str) -> Callable[[Case], Call]:
+    """Return the same in JAX, jitted: ``scan`` or ``adjoint``."""
+
+    def build(case: Case) -> Call:
+        from benchmarks.opponents import jax_logistic
+
+        return jax_logistic.build(case, style)
+
+    return build
+
+
 def reading(case: Case) -> Call:
     """Read X once for each of the T + K products, and do nothing else: a limit, not a contender."""
     X, passes = numbers(case).data["X"], case.T + case.K
@@ -245,6 +269,12 @@ NETWORKS = {
     "JAX, patches and features once": network("JAX", "patches"),
     "torch, features once": network("torch", ""),
 }
+LOGISTIC = {
+    "tinybilevel, NumPy": logistic("plain"),
+    "tinybilevel, Numba": logistic("auto", compiled=True),
+    "JAX jit": logistic_in_jax("scan"),
+    "JAX, explicit adjoint": logistic_in_jax("adjoint"),
+}
 #: The first two are never left out; see `rounds.measure_some`.
 GRID = {
     "tinybilevel, Numba": OURS["tinybilevel, Numba"],
@@ -295,6 +325,8 @@ def contenders(case: Case) -> dict[str, Callable[[Case], Call]]:
     """Return everyone who can run a case, by name."""
     if case.kind == "one-shot":
         return available(NETWORKS)
+    if case.kind == "logistic":
+        return available(LOGISTIC)
     if case.many:
         here = {"tinybilevel, Numba": OURS["tinybilevel, Numba"]}
         there = {"tinybilevel, CUDA": ON_GPU["tinybilevel, CUDA"], "JAX jit": jax("adjoint")}

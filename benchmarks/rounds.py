@@ -25,13 +25,15 @@ from benchmarks.contenders import NEEDS, Call, contenders
 AGREE = {"float32": 1e-3, "float64": 1e-9}
 #: A sample repeats its call until it has lasted this long, in seconds.
 _SAMPLE = 0.02
+#: Kinds that are timed on one thread, by the processor's clock.
+_ALONE = ("one-shot", "logistic")
 
 
 class Worker:
     """A process with one contender in it, which is stopped between its turns."""
 
     def __init__(self, case: Case, name: str, clock: str = "") -> None:
-        clock = clock or ("process_time" if case.kind == "one-shot" else "perf_counter")
+        clock = clock or ("process_time" if case.kind in _ALONE else "perf_counter")
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, case, name, clock), daemon=True)
@@ -93,7 +95,7 @@ def measure(case: Case, names: Iterable[str], rounds: int) -> dict[str, dict[str
 
     Memory is the most that building and calling took above the imports and the data.
     """
-    one = contextmanager(_one_thread)() if case.kind == "one-shot" else nullcontext()
+    one = contextmanager(_one_thread)() if case.kind in _ALONE else nullcontext()
     with one:
         workers = {name: Worker(case, name) for name in names}
     try:
@@ -109,7 +111,7 @@ def measure(case: Case, names: Iterable[str], rounds: int) -> dict[str, dict[str
                 samples[name].append(workers[name].ask("time"))
         for name, taken in samples.items():
             # Others on the machine add to times, also of the processor, through caches they share.
-            found[name]["seconds"] = (min if case.kind == "one-shot" else median)(taken)
+            found[name]["seconds"] = (min if case.kind in _ALONE else median)(taken)
             found[name]["memory"] = workers[name].ask("memory")
     finally:
         for worker in workers.values():
