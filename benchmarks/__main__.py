@@ -70,7 +70,7 @@ SUITES = {
     "gpu": GPU,
 }
 OTHERS = ("first", "grid", "company")
-#: Half a million rows take a process of 6 GB for each contender; networks are timed on one thread;
+#: Half a million rows take a process of 6 GB for each contender; networks and logistic take one thread;
 #: the grid takes hours; processes beside each other are another question; a GPU is not everywhere.
 ONLY_IF_ASKED = {"many", "networks", "grid", "company", "gpu"}
 

@@ -1,7 +1,7 @@
 """Losses of one linear score per example in one pass over X: an overlay of the definitions.
 
 It is softmax regression of two classes with the score that these come down to, or half squares in
-its place; examples lie across the vectors, as `across` says.
+its place; examples lie across the vectors, as `across_one` says.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.kernels.across import LOGISTIC, SQUARES
-from tinybilevel.kernels.softmax import Softmax, aligned
+from tinybilevel.kernels.across_one import LOGISTIC, SQUARES
+from tinybilevel.kernels.softmax import Softmax
 
 __all__ = ["LOGISTIC", "SQUARES", "OneScore"]
 
@@ -34,9 +34,8 @@ class OneScore(Softmax):
     """
 
     def __init__(self, X: Array, y: Array, loss: int, *, threads: int | None = None) -> None:
+        self._labels, self._loss = y, loss
         super().__init__(X, y > 0, 1, sparse=False, across=True, threads=threads)
-        self.sizes: tuple[int, ...] = (1, loss, *self.sizes[2:])
-        if loss == SQUARES:
-            data = aligned((self.X[0].size + y.size,), self.dtype)
-            data[: -y.size], data[-y.size :] = self.X[0], y
-            self.X: tuple[Array, ...] = (data, *self.X[1:])
+
+    def _lay_across(self, X: Array, vector: int) -> None:
+        self._lay_one(X, vector, self._labels, self._loss)

@@ -20,13 +20,12 @@ from tinybilevel.kernels.across import (
     GRAD,
     GRAD_VJP,
     KEPT_VJP,
-    LOGISTIC,
     LOSSES,
-    SOFTMAX,
     VECTORS,
     scratch,
     take_across,
 )
+from tinybilevel.kernels.across_one import LOGISTIC, WIDE, scratch_one, take_one
 from tinybilevel.kernels.pool import pool, wait
 from tinybilevel.kernels.remembered import Remembering
 from tinybilevel.kernels.threads import cores, helpers
@@ -54,6 +53,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _CHUNKS = 8
 #: Bytes of X that a block may take, well below the second-level cache of a core.
 _BLOCK = 300_000
+#: Those that a tile of one score may take: the cache nearest to a core.
+_NEAREST = 40_000
 #: Rows of a block of nonzeros: many, since each block goes through all columns.
 _SPARSE_ROWS, _MOST_SPARSE_ROWS = 640, 4_000
 #: Features that are taken at a time: five rows of W stay in the cache nearest to a core.
@@ -103,6 +104,9 @@ class Softmax:
         Take examples across the vectors. By default where that is faster.
     """
 
+    sizes: tuple[int, ...]
+    X: tuple[Array, ...]
+
     def __init__(
         self,
         X: Any,
@@ -137,19 +141,45 @@ class Softmax:
 
     def _lay_across(self, X: Array, vector: int) -> None:
         (n, d), C = X.shape, self.n_classes
-        scores, features = 1 if C == 2 else C, -(-d // FEATURES) * FEATURES
-        tile = VECTORS * vector
+        if C == 2:
+            return self._lay_one(X, vector, 2 * self.y - 1, LOGISTIC)
+        features, tile = -(-d // FEATURES) * FEATURES, VECTORS * vector
         most = max(_BLOCK // (features * X.dtype.itemsize) // tile, 1) * tile
-        chunks = min(_CHUNKS, -(-n // (_FEW // vector * vector)))
+        chunks = self._most_chunks(vector)
         blocks = -(-n // (chunks * most))
         block = -(-n // (chunks * blocks * tile)) * tile
+        self._lay_blocks(X, 0, C, vector, blocks, block, features)
+        self._scratch = scratch(C, block)
+        return None
+
+    def _lay_one(self, X: Array, vector: int, labels: Array, loss: int) -> None:
+        n, d = X.shape
+        fits = WIDE * vector * d * X.dtype.itemsize <= _NEAREST
+        block = WIDE * vector if fits else WIDE // 2 * vector
+        blocks = -(-n // (self._most_chunks(vector) * block))
+        self._lay_blocks(X, loss, 2, vector, blocks, block, d)
+        self._scratch = scratch_one(d, block, vector)
+        # Behind the blocks, the examples' numbers.
+        rows = self.chunks * blocks * block
+        data = aligned((rows * (d + 1),), X.dtype)
+        data[: rows * d], data[rows * d : rows * d + n] = self.X[0], labels
+        self.X = _alone(data)
+
+    def _most_chunks(self, vector: int) -> int:
+        n, d = self.shape
+        few = n * d * self.n_classes < _ALONE
+        return 1 if few else min(_CHUNKS, -(-n // (_FEW // vector * vector)))
+
+    def _lay_blocks(
+        self, X: Array, loss: int, kept: int, vector: int, blocks: int, block: int, features: int
+    ) -> None:
+        """Lay X in blocks, with so many numbers to keep for each example."""
+        (n, d), C = X.shape, self.n_classes
         self.chunks = -(-n // (blocks * block))
-        loss = LOGISTIC if C == 2 else SOFTMAX
-        self.sizes = (C, loss, scores, vector, blocks, block, features)
+        self.sizes = (C, loss, kept, vector, blocks, block, features)
         self.layout, self._by_class = (d, C, C, C), False
         self.width = self._sum_width = features * C
-        self._scratch = scratch(scores, features, block)
-        self.room_size = self.chunks * blocks * block * scores
+        self.room_size = self.chunks * blocks * block * kept
         self.X = _transposed(X, self.chunks * blocks, block, features)
 
     def _lay_along(self, X: Any, vector: int, stride: int, sparse: bool) -> None:
@@ -458,7 +488,10 @@ def _work(counter, product, X, y, weights, W, V, scratch, sums, per_example, kep
 @njit(nogil=True, cache=True)
 def take_chunk(k, product, X, y, weights, W, V, mine, G, per_example, kept, sizes):  # type: ignore[no-untyped-def]
     """Write the sum over the rows of chunk k to G, and to `per_example` and `kept` their part."""
-    classes, _, stride, _, blocks, block, features = sizes
+    classes, ld, stride, _, blocks, block, features = sizes
+    if features and ld:
+        take_one(k, product, X[0], y, weights, W, V, mine, G, per_example, kept, sizes)
+        return
     if features:
         take_across(k, product, X[0], y, weights, W, V, mine, G, per_example, kept, sizes)
         return

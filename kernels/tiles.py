@@ -34,7 +34,10 @@ __all__ = [
     "dot_rows_tile",
     "dot_tile",
     "exps",
+    "fold",
+    "gather_tile",
     "lanes",
+    "logistic_slopes",
     "product_tile",
     "row_change",
     "row_dot",
@@ -46,6 +49,7 @@ __all__ = [
     "sparse_scatter",
     "splat_tile",
     "swap",
+    "times",
 ]
 
 _WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
@@ -182,6 +186,98 @@ def add_rows_tile(vectors: int, classes: int) -> Callable[..., None]:
         return types.void(R, *_INTS, X, index, *_INTS, G, *_INTS[:2]), generate
 
     return add
+
+
+def gather_tile(vectors: int) -> Callable[..., None]:
+    """Make G[g + j·lanes :] += Σ_v R[r + v·lanes :] X[x + j·ldx + v·lanes :], j over n rows of X.
+
+    So each of these vectors is a sum over some of the examples; `fold` adds them up.
+    """
+
+    @intrinsic
+    def gather(context, R, r, X, x, ldx, n, G, g):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            emit = _Emitter(context, builder, signature)
+            R, r, X, x, ldx, n, G, g = args
+            along = [emit.integer(v * emit.lanes) for v in range(vectors)]
+            Rs = [emit.load(0, R, emit.at(r, v)) for v in along]
+            with cgutils.for_range(builder, n) as loop:
+                start = emit.at(x, builder.mul(ldx, loop.index))
+                place = emit.vector(
+                    6, G, emit.at(g, builder.mul(loop.index, emit.integer(emit.lanes)))
+                )
+                total = emit.load_from(place)
+                for R_v, v in zip(Rs, along, strict=True):
+                    total = emit.multiply_add(R_v, emit.load(2, X, emit.at(start, v)), total)
+                emit.store_to(total, place)
+            return context.get_dummy_value()
+
+        return types.void(R, types.intp, X, *_INTS, G, types.intp), generate
+
+    return gather
+
+
+@intrinsic
+def fold(context, V, v, n, G, g, step):  # type: ignore[no-untyped-def]
+    """Write G[g + j·step] = the sum of the vector V[v + j·lanes :], j < n."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        V, v, n, G, g, step = args
+        with cgutils.for_range(builder, n) as loop:
+            at = emit.at(v, builder.mul(loop.index, emit.integer(emit.lanes)))
+            place = emit.scalar(3, G, emit.at(g, builder.mul(loop.index, step)))
+            builder.store(emit.total(emit.load(0, V, at)), place)
+        return context.get_dummy_value()
+
+    return types.void(V, *_INTS[:2], G, *_INTS[:2]), generate
+
+
+@intrinsic
+def times(context, A, a, B, b, C, c, count):  # type: ignore[no-untyped-def]
+    """C[c : c + count] = A[a :] ∘ B[b :], whole vectors."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        A, a, B, b, C, c, count = args
+        with emit.over(count) as i:
+            product = builder.fmul(emit.load(0, A, emit.at(a, i)), emit.load(2, B, emit.at(b, i)))
+            emit.store_to(product, emit.vector(4, C, emit.at(c, i)))
+        return context.get_dummy_value()
+
+    return types.void(A, types.intp, B, types.intp, C, *_INTS[:2]), generate
+
+
+@intrinsic
+def logistic_slopes(context, Z, z, Y, y, count, P, p, curved):  # type: ignore[no-untyped-def]
+    """Write −yσ(−yz) to P[p : p + count], and, if `curved`, σ'(z) to what follows.
+
+    Whole vectors; y = ±1, or 0 where there is no example.
+    """
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        Z, z, Y, y, count, P, p, curved = args
+        one = emit.constant(1.0)
+        curved = builder.icmp_signed("!=", curved, emit.integer(0))
+        with emit.over(count) as i:
+            label = emit.load(2, Y, emit.at(y, i))
+            m = builder.fmul(label, emit.load(0, Z, emit.at(z, i)))
+            positive = builder.fcmp_ordered(">", m, emit.zero)
+            minus = builder.fneg(m)
+            e = emit.exp(builder.select(positive, minus, m))
+            share = builder.fdiv(one, builder.fadd(one, e))
+            other = builder.fmul(e, share)
+            below = builder.select(positive, other, share)
+            slope = builder.fmul(builder.fneg(label), below)
+            emit.store_to(slope, emit.vector(5, P, emit.at(p, i)))
+            with builder.if_then(curved):
+                curve = builder.fmul(share, other)
+                emit.store_to(curve, emit.vector(5, P, emit.at(p, count, i)))
+        return context.get_dummy_value()
+
+    arrays = Z, types.intp, Y, *_INTS[:2], P, *_INTS[:2]
+    return types.void(*arrays), generate
 
 
 def splat_tile(rows: int) -> Callable[..., None]:

@@ -53,7 +53,7 @@ def assert_the_definition(make, w, lam, v, **options):
 @pytest.mark.parametrize("weighted", [True, False], ids=["weighted", "unweighted"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("n", [1, 2, 9, 4 * L - 1, 4 * L, 4 * L + 1, 700])
+@pytest.mark.parametrize("n", [1, 2, 9, 8 * L - 1, 8 * L, 8 * L + 1, 700])
 def test_any_number_of_examples(n, kind, dtype, weighted):
     make, *rest = case(kind, n, 5, dtype)
     assert_the_definition(make, *rest, weighted=weighted, scale=0.7)
@@ -66,9 +66,15 @@ def test_any_number_of_features(d, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_many_blocks_of_a_chunk(kind, monkeypatch):
-    monkeypatch.setattr(softmax, "_BLOCK", 8 * 8 * L)
-    assert_the_definition(*case(kind, 3000, 7))
+@pytest.mark.parametrize("nearest", [0, 40_000])
+def test_many_blocks_of_a_chunk_of_either_width(nearest, kind, monkeypatch):
+    monkeypatch.setattr(softmax, "_NEAREST", nearest)
+    monkeypatch.setattr(softmax, "_ALONE", 1)
+    make, *rest = case(kind, 3000, 7)
+    body = make(backend="numba").body
+    assert body.chunks > 1
+    assert body.sizes[5] == (8 if nearest else 4) * L
+    assert_the_definition(make, *rest)
 
 
 @pytest.mark.parametrize("far", [30.0, 1e4])
