@@ -70,8 +70,9 @@ SUITES = {
     "gpu": GPU,
 }
 OTHERS = ("first", "grid", "company")
-#: Half a million rows take a process of 6 GB for each contender; networks and logistic take one thread;
-#: the grid takes hours; processes beside each other are another question; a GPU is not everywhere.
+#: Half a million rows take a process of 6 GB for each contender; networks and logistic have
+#: one thread; the grid takes hours; processes beside each other are another question; a GPU is
+#: not everywhere.
 ONLY_IF_ASKED = {"many", "networks", "grid", "company", "gpu"}
 
 
