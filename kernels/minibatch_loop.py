@@ -73,7 +73,7 @@ class Numbers:
     weights: Array
     ridge: Array
     c: Array
-    each: Array
+    each: Array | None
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,9 @@ class MinibatchLoop:
     learns : bool
         Whether a coefficient of it is learned.
     """
+
+    #: Whether strengths, and what h has along them, are given by column of X, (d,).
+    by_column = False
 
     def __init__(
         self,

@@ -47,6 +47,9 @@ class TouchedColumns:
         Whether a strength is learned.
     """
 
+    #: What strengths and what h has along them are given by.
+    by_column = True
+
     def __init__(self, rows: Rows, y: Array, batches: Batches, learns_ridge: bool) -> None:
         self.rows, self.y, self.batches, self.learns_ridge = rows, y, batches, learns_ridge
         lengths = np.append(0, np.cumsum(np.diff(rows.data[2])[batches.index]))[batches.starts]
@@ -56,7 +59,7 @@ class TouchedColumns:
     def forward(self, state: Array, numbers: Numbers, K: int) -> tuple[Array, Run]:
         """Return w_T, (1, C·d), and what `backward` needs.
 
-        Of `numbers`, `ridge` is (d,), a strength for each column, and `each` is 1 everywhere.
+        Of `numbers`, `ridge` is (d,), twice the strength of each column; `each` is not looked at.
         """
         run = Run(self, state, numbers, K)
         final = np.empty_like(run.W)

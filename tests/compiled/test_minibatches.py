@@ -115,7 +115,7 @@ def all_columns(monkeypatch):
 
 
 def loop(plain):
-    return type(tb.compile(plain).loop.kernel.loop).__name__
+    return type(tb.compile(plain).loop.kernel).__name__
 
 
 @pytest.mark.usefixtures("all_columns")
@@ -322,8 +322,9 @@ def test_what_the_loop_leaves_to_the_plain_code():
     fast = tb.compile(plain)
     np.testing.assert_array_equal(tb.RMD()(fast, lam).grad, tb.RMD()(plain, lam).grad)
     np.testing.assert_array_equal(tb.FMD()(fast).grad, tb.FMD()(plain).grad)
-    mixed = problem(start=np.zeros(C * D, np.float32))
-    assert tb.compile(mixed) is mixed
+    assert_same(problem(start=np.zeros(C * D, np.float32)), tb.RMD())
+    wide = problem(dtype=np.float32, start=np.zeros(C * D))
+    assert tb.compile(wide) is wide
     copy = pickle.loads(pickle.dumps(fast))
     np.testing.assert_array_equal(tb.RMD()(copy).grad, tb.RMD()(fast).grad)
 

@@ -44,6 +44,11 @@ class Algorithm:
     rates: tuple[Coefficient, ...]
 
     @property
+    def uniform(self) -> bool:
+        """Whether each coefficient is one fixed number for all of w at each step."""
+        return not any(isinstance(rate, PerEntry | Learned) for rate in self.rates)
+
+    @property
     def learned(self) -> bool:
         """Whether a coefficient lies in θ."""
         return any(rate.learned for rate in self.rates)
@@ -68,11 +73,9 @@ class Algorithm:
 
 
 def known(move: Transition) -> bool:
-    """Return whether `algorithm` takes a transition: on whole data, from a fixed w_0."""
-    if type(move) not in _NAMES or move.fixed_start() is None:
-        return False
+    """Return whether `algorithm` takes a transition."""
     kinds = Coefficient, PerStep, PlainSequence, PerEntry, Learned
-    return getattr(move, "batches", None) is None and all(type(r) in kinds for r in _rates(move))
+    return type(move) in _NAMES and all(type(rate) in kinds for rate in _rates(move))
 
 
 def with_one_number(move: Transition) -> bool:
@@ -81,11 +84,11 @@ def with_one_number(move: Transition) -> bool:
     return type(move) is GradientDescent and isinstance(getattr(step, "values", None), float)
 
 
-def algorithm(move: Any, T: int) -> Algorithm:
-    """Return that of a transition that is `known`. Schedules are read here, once."""
+def algorithm(move: Any, T: int, start: Array) -> Algorithm:
+    """Return that of a transition that is `known`, from w_0. Schedules are read here, once."""
     from tinybilevel.kernels import updates
 
-    start, rates = move.fixed_start(), _rates(move)
+    rates = _rates(move)
     kind, M = getattr(updates, _NAMES[type(move)][0]), start.size
     buffers = np.zeros(move.n_buffers * M) if move._buffers is None else move._buffers
     state = np.concatenate([start, buffers.astype(start.dtype)]).reshape(-1, M)

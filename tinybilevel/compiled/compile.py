@@ -126,7 +126,7 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
         return _made(problem, lambda: adaptation.adaptation(adapted, problem))
     if getattr(descent, "batches", None) is not None:
         return _made(problem, lambda: minibatches(problem, descent))
-    if not known(descent):
+    if not known(descent) or start is None:
         raise _unknown(descent)
     g = descent.objective
     special = type(g) is Quadratic and with_one_number(descent) and _special(problem, g)
@@ -224,7 +224,7 @@ def _cleaning(problem: BilevelProblem, descent: Any, start: Array) -> Made:
             if simple and softmax_work(loss) <= _SMALL:
                 return _dense(problem, descent, start)
         body = Softmax(loss.X, loss.y, loss.n_classes)
-    rule = algorithm(descent, problem.T)
+    rule = algorithm(descent, problem.T, start)
     numbers = rule.kind, rule.state, rule.numbers, lower.scale
     kernel = SoftmaxLoop(body, *numbers, rule.learned, loss.remember)
     return partial(CleaningOnHost, lower=lower, algorithm=rule), kernel

@@ -142,12 +142,13 @@ class HostLoop(Loop):
         norms: Any,
         held: int | None = None,
         state: Array | None = None,
+        start: bool = False,
     ) -> Hypergradient | None:
         """Pull h back to λ; None where anything is not finite. By default K + 1 states are held."""
         grad, last = self.pull(lam, h), w if state is None else state
         if not math.isfinite(value) or not np.isfinite(grad).all() or not np.isfinite(last).all():
             return None
-        cost = Cost(self.T, K, (max(K, 1) + 1) * w.nbytes if held is None else held)
+        cost = Cost(self.T, K + start, (max(K, 1) + 1) * w.nbytes if held is None else held)
         norms = np.asarray(norms, float)
         kept: dict[str, Any] = {"state": state, "_lower": (problem, lam.copy())}
         return Hypergradient(value, grad, w, K, norms, cost, **kept)
