@@ -26,6 +26,7 @@ from tinybilevel.kernels.across import (
     take_across,
 )
 from tinybilevel.kernels.across_one import LOGISTIC, WIDE, scratch_one, take_one
+from tinybilevel.kernels.laid import Laid, laid
 from tinybilevel.kernels.pool import pool, wait
 from tinybilevel.kernels.remembered import Remembering
 from tinybilevel.kernels.threads import cores, helpers
@@ -163,7 +164,7 @@ class Softmax:
         rows = self.chunks * blocks * block
         data = aligned((rows * (d + 1),), X.dtype)
         data[: rows * d], data[rows * d : rows * d + n] = self.X[0], labels
-        self.X = _alone(data)
+        self.X, self._laid = _alone(data), Laid(None, ())  # with labels they are shared by nobody
 
     def _most_chunks(self, vector: int) -> int:
         n, d = self.shape
@@ -180,7 +181,8 @@ class Softmax:
         self.layout, self._by_class = (d, C, C, C), False
         self.width = self._sum_width = features * C
         self.room_size = self.chunks * blocks * block * kept
-        self.X = _transposed(X, self.chunks * blocks, block, features)
+        self._laid = laid(X, _transposed, self.chunks * blocks, block, features)
+        self.X = self._laid.parts
 
     def _lay_along(self, X: Any, vector: int, stride: int, sparse: bool) -> None:
         (n, d), n_classes = X.shape, self.n_classes
@@ -208,7 +210,8 @@ class Softmax:
         self.width = groups * ld + stride if sparse else n_classes * ld
         self._sum_width = groups * stride if sparse else n_classes * ld
         self._by_class = not sparse
-        self.X = _by_column(X, block, stride) if sparse else _padded(X, ld)
+        self._laid = laid(X, _by_column, block, stride) if sparse else laid(X, _padded, ld)
+        self.X = self._laid.parts
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copy or a pickle keeps the numbers, not where in memory they begin.

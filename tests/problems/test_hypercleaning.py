@@ -1,3 +1,4 @@
+import gc
 import re
 import sys
 
@@ -259,3 +260,25 @@ def test_a_lower_level_that_is_flat_or_beyond_all_numbers():
 def test_penalize_bias_is_a_flag():
     with pytest.raises(TypeError, match="penalize_bias must be True or False, got 'no'"):
         tb.problems.hypercleaning(X, Y, X_VAL, Y_VAL, penalize_bias="no")
+
+
+def test_a_read_only_X_gets_its_bias_once_and_one_that_is_gone_is_forgotten():
+    X, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 2
+    module = sys.modules["tinybilevel.problems.hypercleaning"]
+    before = dict(module._biased)
+
+    def biased(X):
+        problem = tb.problems.hypercleaning(X, y, X[:5], y[:5], T=2, step_size=0.1)
+        return problem.transition.objective.terms[0][1].X
+
+    assert biased(X) is not biased(X)
+    X.flags.writeable = False
+    first = biased(X)
+    assert biased(X) is first
+    np.testing.assert_array_equal(first, tb.problems.append_bias(X))
+    other = np.array(X)
+    other.flags.writeable = False
+    assert biased(other) is not first
+    del X, other
+    gc.collect()
+    assert set(module._biased) <= set(before)

@@ -166,14 +166,14 @@ def frozen(name: str, x: Any) -> Any:
     x = np.asarray(x)
     if x.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be an array of numbers, got dtype {x.dtype}")
-    if _is_fixed(x):
+    if is_fixed(x):
         return x
     x = x.copy()
     x.flags.writeable = False
     return x
 
 
-def _is_fixed(x: Any) -> bool:
+def is_fixed(x: Any) -> bool:
     """Return whether neither x nor an array that shares its memory through a base is writable."""
     while isinstance(x, np.ndarray):
         if x.flags.writeable:

@@ -222,32 +222,22 @@ class CleaningOnHost(HostLoop):
         return self.result(problem, lam, value, h, w, K, norms, run.held, whole)
 
     def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
+        return self.batch_over([self] * len(lams), lams, K)
+
+    def batch_over(self, loops: Sequence[Loop], lams: Array, K: int) -> tuple[Array, Array] | None:
         """Return values and hypergradients, each by one thread, as many at once as there are."""
         from tinybilevel.kernels.threads import helpers
 
-        kernel, f = self.kernel.alone(), self.upper
+        own = [loop for loop in loops if isinstance(loop, CleaningOnHost)]
+        if len(own) < len(loops) or len({loop.T for loop in own}) > 1:
+            return None
         values, grads = np.empty(len(lams)), np.empty_like(lams)
-        first = 0
-        while first < len(lams):
-            some = lams[first : first + 1 + helpers(len(lams) - first)]
-            made = (self.theta(lam, kernel.lower.dtype) for lam in some)
-            thetas = [t for t in made if t is not None]
-            inputs = [i for i in map(self._inputs, thetas) if i is not None]
-            if len(inputs) < len(some):
+        left = list(zip(own, lams, values.reshape(-1, 1), grads, strict=True))
+        while left:
+            count = 1 + helpers(len(left))
+            if not _at_once(left[:count], K):
                 return None
-            ends = _together([partial(kernel.forward, *of, K) for of in inputs])
-            back, hs = [], []
-            with np.errstate(over="ignore", invalid="ignore"):
-                for i, ((state, run), theta) in enumerate(zip(ends, thetas, strict=True), first):
-                    # On this thread: the upper level may have threads of its own.
-                    w = state[0]
-                    values[i] = f.value(w, theta) + 0 * state.sum()  # NaN if it is not finite
-                    hs.append(self._direct(w, theta))
-                    alpha = f.grad(w, theta)
-                    back.append(partial(self._back, kernel, run, alpha, theta, hs[-1]))
-            _together(back)
-            grads[first : first + len(some)] = [self.pull(*of) for of in zip(some, hs, strict=True)]
-            first += len(some)
+            del left[:count]
         return _if_finite(values, grads)
 
     def _inputs(self, theta: Array) -> tuple[Array, Array, Array] | None:
@@ -313,6 +303,33 @@ class CleaningOnDevice(Loop):
         norms = to_numpy(np.sqrt(squares)).astype(float)
         cost = Cost(self.T, K, (max(K, 1) + 1) * w.nbytes)
         return Hypergradient(value, grad, w, K, norms, cost, _lower=(problem, lam.copy()))
+
+
+def _at_once(runs: Sequence[tuple[CleaningOnHost, Array, Array, Array]], K: int) -> bool:
+    """Write f and the hypergradient of each loop at its λ; return False where one does not fit."""
+    kernels = [loop.kernel.alone() for loop, *_ in runs]
+    thetas, forward, back, hs = [], [], [], []
+    for (loop, lam, *_), kernel in zip(runs, kernels, strict=True):
+        theta = loop.theta(lam, kernel.lower.dtype)
+        inputs = None if theta is None else loop._inputs(theta)
+        if theta is None or inputs is None:
+            return False
+        thetas.append(theta)
+        forward.append(partial(kernel.forward, *inputs, K))
+    ends = _together(forward)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for (loop, _, value, _), kernel, theta, (state, run) in zip(
+            runs, kernels, thetas, ends, strict=True
+        ):
+            # On this thread: the upper level may have threads of its own.
+            w, f = state[0], loop.upper
+            value[:] = f.value(w, theta) + 0 * state.sum()  # NaN if it is not finite
+            hs.append(loop._direct(w, theta))
+            back.append(partial(loop._back, kernel, run, f.grad(w, theta), theta, hs[-1]))
+    _together(back)
+    for (loop, lam, _, grad), h in zip(runs, hs, strict=True):
+        grad[:] = loop.pull(lam, h)
+    return True
 
 
 def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
