@@ -24,6 +24,7 @@ from tinybilevel.kernels.pool import LOOKS, core, part, pool, rest, wait
 from tinybilevel.kernels.softmax import GRAD, GRAD_VJP, KEPT_VJP, Softmax, aligned, take_chunk
 from tinybilevel.kernels.tiles import count_up, swap
 from tinybilevel.kernels.updates import (
+    BUFFERS,
     NESTEROV,
     advance,
     direction,
@@ -49,8 +50,6 @@ class SoftmaxLoop:
         ℓ_i.
     kind : int
         The algorithm, one of `updates`.
-    start : ndarray (1 + b, M)
-        w_0 and its buffers, in the dtype of X.
     numbers : ndarray (T, ·)
         What `updates` calls c, for each step.
     scale : float
@@ -65,22 +64,18 @@ class SoftmaxLoop:
         self,
         lower: Softmax,
         kind: int,
-        start: Array,
         numbers: Array,
         scale: float,
         learned: bool = False,
         remember: int = 0,
     ) -> None:
-        M = lower.n_classes * lower.shape[1]
-        if start.shape[1] != M:
-            raise ValueError(f"initial must have {M} entries, got {start.shape[1]}")
         self.lower, self.kind, self.T, self.remember = lower, kind, len(numbers), remember
         self.learned = learned
-        self.start, self.numbers = self.lay(start), numbers.astype(lower.dtype)
+        self.numbers = numbers.astype(lower.dtype)
         # Looks for some two chunks' time.
         self.patience = max(lower.X[0].size // lower.chunks // 8, LOOKS)
         self.scale = lower.dtype.type(scale)
-        self.pieces = _PIECES if M >= _FEW else 1
+        self.pieces = _PIECES if lower.n_classes * lower.shape[1] >= _FEW else 1
 
     def alone(self) -> SoftmaxLoop:
         """Return the same loop on the calling thread, with the same data."""
@@ -101,29 +96,31 @@ class SoftmaxLoop:
         rows = [np.ascontiguousarray(self.lower.matrix(row)).reshape(-1) for row in laid]
         return np.stack(rows) if rows else laid
 
-    def forward(self, weights: Array, penalty: Array, each: Array, K: int) -> tuple[Array, Run]:
+    def forward(
+        self, weights: Array, start: Array, penalty: Array, each: Array, K: int
+    ) -> tuple[Array, Run]:
         """Return the state w_T (1 + b, M), and what `backward` needs.
 
-        `weights` are the θ_i, (n,), or (1,) for all; `penalty` (1, ·) is 2 ρ_j, and `each` (2, ·)
-        what `updates` says, both laid.
+        `weights` are the θ_i, (n,), or (1,) for all. Laid are the rest: `start` (1 + b, ·), w_0
+        with its buffers; `penalty` (1, ·), 2 ρ_j; and `each` (2, ·), what `updates` says.
         """
         run = Run(self, weights, penalty[0], each, K)
         state = run.ring[self.T % len(run.ring)]
-        state[...] = self.start
+        state[...] = start
         if len(run.points) and self.T:
             y = run.points[self.T % len(run.ring)]
             point(self.kind, self.numbers[0], each, state, y, 0, y.size)
         run.go(_descend, self.T, self.T, run.points, run.grads, run.ring, run.kept)
         return self.flat(run.ring[0]), run
 
-    def backward(self, run: Run, alpha: Array, h: Array) -> tuple[Array, Array]:
+    def backward(self, run: Run, alpha: Array, h: Array) -> tuple[Array, Array, Array]:
         """Add to h what h_{T−K} has more than h_T by example, (n,), or (0,) if that is of no use.
 
-        Return what it has more by entry of w, (3, M), for ρ, γ, and μ or τ; and ‖α_{T−1}‖², …,
-        ‖α_{T−K}‖².
+        Return what it has more by entry of w, (3, M), for ρ, γ, and μ or τ; ‖α_{T−1}‖², …,
+        ‖α_{T−K}‖²; and α_{T−K} (1 + b, M).
         """
         lower, K = self.lower, run.K
-        alphas = aligned((len(self.start), lower.width), lower.dtype)
+        alphas = aligned((1 + BUFFERS[self.kind], lower.width), lower.dtype)
         lower.matrix(alphas[0])[...] = alpha.reshape(lower.n_classes, -1)
         u, Hu = aligned((2, lower.width), lower.dtype)
         more = aligned((3, lower.width), lower.dtype)
@@ -135,7 +132,7 @@ class SoftmaxLoop:
         D = np.empty((lower.threads, len(lower.y)), lower.dtype)
         results = alphas, u, Hu, h, D, more[0], along, squares
         run.go(_ascend, K, self.T, run.points, run.grads, run.ring, run.kept, *results)
-        return self.flat(more), squares.sum(axis=1)
+        return self.flat(more), squares.sum(axis=1), self.flat(alphas)
 
 
 class Run:
@@ -152,7 +149,7 @@ class Run:
         self.loop, self.weights, self.K = loop, weights, K
         self.penalty, self.each = penalty, each
         rows, width = max(K, 1) + 1, lower.width
-        self.ring = aligned((rows, len(loop.start), width), lower.dtype)
+        self.ring = aligned((rows, 1 + BUFFERS[loop.kind], width), lower.dtype)
         self.points = aligned((rows if loop.kind == NESTEROV else 0, width), lower.dtype)
         kept = K if keeps_gradient(loop.kind, loop.learned) else 1
         self.grads = aligned((max(kept, 1), width), lower.dtype)

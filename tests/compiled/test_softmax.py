@@ -12,7 +12,7 @@ pytest.importorskip("numba")
 
 n, T = 60, 6
 #: θ has the weights, strengths for each group, feature and at once, rates of blocks, and one.
-BLOCKS = tb.Layout(weights=n, groups=3, features=9, one=1, steps=2, rates=2, rate=1)
+BLOCKS = tb.Layout(weights=n, groups=3, features=9, one=1, steps=2, rates=2, rate=1, start=27)
 LAYOUTS = {  # columns, classes, and what makes the kernels lay them so
     "along": (9, 3, False),
     "across": (9, 3, True),
@@ -96,7 +96,7 @@ def problem(
     value, name = ALGORITHMS[move]
     if name:
         options[name] = coefficient(second, SECOND[name], M, "rates", dtype)
-    start = np.array(cases.normal(3, M), dtype)
+    start = options.pop("initial", np.array(cases.normal(3, M), dtype))
     descent = move(lower, coefficient(step, value, M, "steps", dtype), start, **options)
     f = tb.SoftmaxRegression(g.X[::-1], g.y, C, weighted=False, backend="plain")
     lam0 = BLOCKS.pack(
@@ -107,6 +107,7 @@ def problem(
         steps=np.log([value, 0.7 * value]),
         rates=np.log([SECOND.get(name, 1), 0.5 * SECOND.get(name, 1)]),
         rate=np.log(0.2 if name != "l1" else 0.1),
+        start=cases.normal(7, 27) - 1,
     ).astype(dtype)
     return tb.BilevelProblem(descent, f, T=T, hyper_map=tb.Exp(), lam0=lam0)
 
@@ -180,6 +181,26 @@ def test_a_run_goes_on_from_the_buffers_of_another(move):
 
 
 @pytest.mark.parametrize("move", ALGORITHMS)
+def test_a_learned_start(move):
+    block = BLOCKS["start"]
+    assert_same(problem(move, initial=block), tb.KRMD(K=2), tb.RMD())
+    pair = lambda lam: lam[block] ** 2, lambda lam, alpha: pulled(lam, 2 * lam[block] * alpha)
+    plain = problem(move, initial=pair)
+    assert_same(plain, tb.RMD())
+    for method in (tb.RMD(), tb.KRMD(K=T)):
+        (value,), (grad,) = method.batch(tb.compile(plain), plain.lam0[None])
+        one = method(plain)
+        assert value == pytest.approx(one.value, rel=1e-12)
+        assert relative_error(grad, one.grad) < 1e-12
+
+
+def pulled(lam, x):
+    h = np.zeros_like(lam)
+    h[BLOCKS["start"]] = x
+    return h
+
+
+@pytest.mark.parametrize("move", ALGORITHMS)
 def test_a_batch_is_one_after_the_other(move):
     plain = problem(move, "learned", "learned", "features")
     fast, lams = tb.compile(plain), plain.lam0 + 0.1 * cases.normal(6, 3, plain.lam0.size)
@@ -220,7 +241,7 @@ def test_what_does_not_fit_is_explained_as_before():
     g = plain.transition.objective + tb.L2Penalty(0.1, groups=[0, 0])
     odd = tb.BilevelProblem(tb.Nesterov(g, 0.1, np.zeros(27)), plain.upper, T=T)
     with pytest.raises(ValueError, match="groups"):
-        tb.RMD()(tb.compile(odd), np.ones(BLOCKS["rate"].stop))
+        tb.RMD()(tb.compile(odd), np.ones(BLOCKS["start"].stop))
 
 
 def test_numbers_of_a_wider_dtype_leave_it_to_the_plain_code():
@@ -248,7 +269,6 @@ def test_what_no_loop_can_do_is_named():
     for descent in (
         Own(g, 0.1, start),
         tb.Nesterov(g, Odd(np.ones(T)), start),
-        tb.Nesterov(g, 0.1, slice(0, 27)),
         tb.Nesterov(g + g, 0.1, start),
         tb.Nesterov(g + tb.Quadratic(np.ones(27)), 0.1, start),
     ):

@@ -147,7 +147,7 @@ def test_a_kept_softmax_is_taken_up_and_not_computed_again():
     state, run = kernel.forward(*fast.loop._inputs(theta), 5)
     assert len(run.kept) == 3
     run.kept[2] = np.nan
-    _, norms = kernel.backward(run, state[0], np.zeros(150))
+    _, norms, _ = kernel.backward(run, state[0], np.zeros(150))
     np.testing.assert_array_equal(np.isnan(norms), [False, False, True, True, True])
 
 

@@ -35,12 +35,11 @@ _NAMES: dict[type, tuple[str, str | None]] = {
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What `kernels/updates.py` calls kind, c of each step and each, and the state at t = 0."""
+    """What `kernels/updates.py` calls kind, c of each step and each."""
 
     kind: int
     numbers: Array
     each: Array
-    state: Array
     rates: tuple[Coefficient, ...]
 
     @property
@@ -79,29 +78,27 @@ def known(move: Transition) -> bool:
 
 
 def with_one_number(move: Transition) -> bool:
-    """Return whether it is gradient descent with one number as its step size."""
+    """Return whether it is gradient descent with one number as its step size, from a fixed w_0."""
     step = getattr(move, "step_size", None)
-    return type(move) is GradientDescent and isinstance(getattr(step, "values", None), float)
+    fixed = move.fixed_start() is not None and isinstance(getattr(step, "values", None), float)
+    return type(move) is GradientDescent and fixed
 
 
-def algorithm(move: Any, T: int, start: Array) -> Algorithm:
-    """Return that of a transition that is `known`, from w_0. Schedules are read here, once."""
+def algorithm(move: Any, T: int, M: int) -> Algorithm:
+    """Return that of a transition that is `known`. Schedules are read here, once."""
     from tinybilevel.kernels import updates
 
-    rates = _rates(move)
-    kind, M = getattr(updates, _NAMES[type(move)][0]), start.size
-    buffers = np.zeros(move.n_buffers * M) if move._buffers is None else move._buffers
-    state = np.concatenate([start, buffers.astype(start.dtype)]).reshape(-1, M)
+    kind, rates = getattr(updates, _NAMES[type(move)][0]), _rates(move)
     each, numbers = np.ones((2, M)), np.ones((T, 2))
     for k, rate in enumerate(rates):
         if isinstance(rate, PerEntry):
             each[k] = rate.values
         elif not rate.learned:
-            numbers[:, k] = [rate(t, start) for t in range(T)]
+            numbers[:, k] = [rate(t, each) for t in range(T)]
     if isinstance(move, AdamTransition):
         betas = move.beta1, move.beta2, move.eps
         numbers = updates.adam_numbers(numbers[:, 0], *betas, move._steps_before)
-    return Algorithm(kind, numbers, each, state, rates)
+    return Algorithm(kind, numbers, each, rates)
 
 
 def of_one_dtype(move: Any, dtype: Any) -> bool:

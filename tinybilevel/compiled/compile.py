@@ -84,13 +84,12 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
         these, and of these on a block of λ. Or the lower level is a `SoftmaxRegression`, weighted
         or not, dense or sparse, with `L2Penalty` terms, fixed or learned, each on a block of λ if
         need be, by any algorithm of ``tinybilevel.transitions`` with coefficients of any kind
-        (schedules are read once, here); that of `problems.task_interaction` from W = 0; or that of
-        `problems.OneShot` with convolutions as in `problems.four_blocks`, without bias, under any
-        upper level. With ``batches`` it is such a `SoftmaxRegression` too, from any w_0.
-        A `TaskStream` is compiled task by task. On a GPU,
-        a `Quadratic` without a `hyper_map` under an upper level of ``tinybilevel.problems``, a
-        fixed `L2Penalty`, or a `Quadratic` with a diagonal G and C = 0; or a weighted
-        `SoftmaxRegression` with fixed `L2Penalty` terms under an unweighted one.
+        (schedules are read once, here) and from any w_0, on whole data or with ``batches``; that of
+        `problems.task_interaction` from W = 0; or that of `problems.OneShot` with convolutions as
+        in `problems.four_blocks`, without bias, under any upper level. A `TaskStream` is compiled
+        task by task. On a GPU, a `Quadratic` without a `hyper_map` under an upper level of
+        ``tinybilevel.problems``, a fixed `L2Penalty`, or a `Quadratic` with a diagonal G and C = 0;
+        or a weighted `SoftmaxRegression` with fixed `L2Penalty` terms under an unweighted one.
 
     Returns
     -------
@@ -121,14 +120,13 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
     if isinstance(problem, TaskStream):
         return replace(problem, made=compile)
     descent: Any = problem.transition
-    start: Any = descent.fixed_start()
     if (adapted := adaptation.parts(problem)) is not None:
         return _made(problem, lambda: adaptation.adaptation(adapted, problem))
     if getattr(descent, "batches", None) is not None:
         return _made(problem, lambda: minibatches(problem, descent))
-    if not known(descent) or start is None:
+    if not known(descent):
         raise _unknown(descent)
-    g = descent.objective
+    g, start = descent.objective, descent.fixed_start()
     special = type(g) is Quadratic and with_one_number(descent) and _special(problem, g)
     make = _quadratic if special else _cleaning_on_device if on_device(start) else _cleaning
     return _made(problem, lambda: make(problem, descent, start))
@@ -136,9 +134,9 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
 
 def _unknown(descent: Any) -> TypeError:
     return TypeError(
-        "compile takes gradient descent with one fixed step size from a fixed w_0, on whole data; "
-        "on a SoftmaxRegression with L2Penalty terms any algorithm of tinybilevel, with any of its "
-        f"coefficients; got {descent!r}"
+        "compile takes gradient descent with one fixed step size from a fixed w_0; on a host's "
+        "SoftmaxRegression with L2Penalty terms any algorithm of tinybilevel, from any w_0 and "
+        f"with any of its coefficients; got {descent!r}"
     )
 
 
@@ -207,12 +205,14 @@ def _cleaning(problem: BilevelProblem, descent: Any, start: Array) -> Made:
     lower = softmax_lower(descent.objective)
     if lower is None and simple:
         return _dense(problem, descent, start)
-    if lower is None:
+    if lower is None or on_device(lower.loss.y):
         raise _unknown(descent)
     from tinybilevel.kernels.softmax import Softmax
     from tinybilevel.kernels.softmax_loop import SoftmaxLoop
 
     loss = lower.loss
+    if start is not None and start.size != loss.size:
+        raise ValueError(f"initial must have {loss.size} entries, got {start.size}")
     if not of_one_dtype(descent, loss.dtype):
         if simple:
             return _dense(problem, descent, start)
@@ -224,9 +224,8 @@ def _cleaning(problem: BilevelProblem, descent: Any, start: Array) -> Made:
             if simple and softmax_work(loss) <= _SMALL:
                 return _dense(problem, descent, start)
         body = Softmax(loss.X, loss.y, loss.n_classes)
-    rule = algorithm(descent, problem.T, start)
-    numbers = rule.kind, rule.state, rule.numbers, lower.scale
-    kernel = SoftmaxLoop(body, *numbers, rule.learned, loss.remember)
+    rule = algorithm(descent, problem.T, loss.size)
+    kernel = SoftmaxLoop(body, rule.kind, rule.numbers, lower.scale, rule.learned, loss.remember)
     return partial(CleaningOnHost, lower=lower, algorithm=rule), kernel
 
 

@@ -216,10 +216,10 @@ class CleaningOnHost(HostLoop):
         w = state[0].copy()
         with np.errstate(over="ignore", invalid="ignore"):
             value, alpha, h = f.value(w, theta), f.grad(w, theta), self._direct(w, theta)
-            squares = [alpha @ alpha, *self._back(kernel, run, alpha, theta, h)]
+            squares = [alpha @ alpha, *self._back(kernel, run, alpha, theta, h, start)]
             norms = np.sqrt(squares)
         whole = state.reshape(-1) if len(state) > 1 else None
-        return self.result(problem, lam, value, h, w, K, norms, run.held, whole)
+        return self.result(problem, lam, value, h, w, K, norms, run.held, whole, start)
 
     def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
         return self.batch_over([self] * len(lams), lams, K)
@@ -231,6 +231,8 @@ class CleaningOnHost(HostLoop):
         own = [loop for loop in loops if isinstance(loop, CleaningOnHost)]
         if len(own) < len(loops) or len({loop.T for loop in own}) > 1:
             return None
+        if not all(loop.fixed_start for loop in own):
+            return None  # one by one, which knows whether B_0 α_0 is asked for
         values, grads = np.empty(len(lams)), np.empty_like(lams)
         left = list(zip(own, lams, values.reshape(-1, 1), grads, strict=True))
         while left:
@@ -240,14 +242,32 @@ class CleaningOnHost(HostLoop):
             del left[:count]
         return _if_finite(values, grads)
 
-    def _inputs(self, theta: Array) -> tuple[Array, Array, Array] | None:
-        """Return the weights, and strengths and factors as laid; None where θ does not fit."""
+    @property
+    def fixed_start(self) -> bool:  # type: ignore[override]
+        """See `Loop`."""
+        return self.transition.fixed_start() is not None
+
+    def _inputs(self, theta: Array) -> tuple[Array, ...] | None:
+        """Return the weights, and w_0, strengths and factors as laid; None where θ doesn't fit."""
         weights = self.lower.weights(theta)
-        penalty = self._laid("penalty", self.lower.penalty, self.lower.learned, theta)
-        each = self._laid("each", self.algorithm.at, self.algorithm.learned, theta)
-        if weights is None or penalty is None or each is None:
+        if weights is None:
             return None
-        return weights, penalty, each
+        laid = (
+            self._laid("start", self._start, not self.fixed_start, theta),
+            self._laid("penalty", self.lower.penalty, self.lower.learned, theta),
+            self._laid("each", self.algorithm.at, self.algorithm.learned, theta),
+        )
+        found = tuple(rows for rows in laid if rows is not None)
+        return (weights, *found) if len(found) == len(laid) else None
+
+    def _start(self, theta: Array) -> Array | None:
+        """Return w_0 and its buffers, a row each."""
+        state, M = self.transition.initial(theta), self.lower.loss.size
+        fits = (
+            promote(state, theta) == theta.dtype
+            and state.size == (1 + self.transition.n_buffers) * M
+        )
+        return state.reshape(-1, M) if fits else None
 
     def _laid(self, name: str, at: Any, learned: bool, theta: Array) -> Array | None:
         """Return what `at` finds, laid: once, where none of it is learned."""
@@ -264,12 +284,17 @@ class CleaningOnHost(HostLoop):
         h = self.upper.grad_lam(w, theta)
         return h.astype(promote(h, theta))
 
-    def _back(self, kernel: Any, run: Any, alpha: Array, theta: Array, h: Array) -> Array:
+    def _back(
+        self, kernel: Any, run: Any, alpha: Array, theta: Array, h: Array, start: bool = False
+    ) -> Array:
         """Add to h what the steps back find; return the squares of the norms."""
-        per_example = np.zeros(self.lower.loss.y.size if self.lower.loss.weighted else 0, h.dtype)
-        along, squares = kernel.backward(run, alpha, per_example)
+        loss = self.lower.loss
+        per_example = np.zeros(loss.y.size if loss.weighted else 0, loss.dtype)
+        along, squares, alpha = kernel.backward(run, alpha, per_example)
         self.lower.pull(per_example, along[0], h)
         self.algorithm.pull(along[1:], theta, h)
+        if start:
+            h += self.transition.initial_vjp(theta, alpha.reshape(-1))
         return np.asarray(squares)
 
 

@@ -52,7 +52,7 @@ def minibatches(problem: BilevelProblem, descent: Any) -> tuple[Any, Any]:
     padded = loss.body.padded if isinstance(loss.body, Softmax) else None
     rows, y = Rows(loss.X, loss.n_classes, padded), loss.y.astype(np.int64)
     data = Data(rows, y, lower, by_column(lower) if rows.sparse else None, problem.T)
-    rule = algorithm(descent, problem.T, np.zeros(loss.size, loss.dtype))
+    rule = algorithm(descent, problem.T, loss.size)
     return partial(MinibatchesOnHost, data=data, rule=rule), data.loop(descent, rule)
 
 
@@ -155,7 +155,7 @@ class MinibatchesOnHost(HostLoop):
 
         rows, rule = self.data.rows, self.rule
         weights, ridge, each = self.data.lower.weights(theta), self._strengths.penalty(theta), None
-        if weights is None or ridge is None:
+        if weights is None:
             return None
         if not self.kernel.by_column:
             ridge = rows.spread(ridge[None])[0]

@@ -43,15 +43,11 @@ class SoftmaxLower:
         """Whether a strength lies in θ."""
         return any(term.strength is None for _, term, _ in self.penalties)
 
-    def penalty(self, theta: Array) -> Array | None:
-        """Return Σ_k 2 c_k ρ_{k(j)} at θ, (M,); None where θ or w does not fit."""
+    def penalty(self, theta: Array) -> Array:
+        """Return Σ_k 2 c_k ρ_{k(j)} at θ, (M,)."""
         total = np.zeros(self.loss.size, theta.dtype)
         for c, term, path in self.penalties:
-            rho = _at(theta, path) if term.strength is None else np.atleast_1d(term.strength)
-            other_w = term.groups is not None and term.groups.shape != total.shape
-            if rho.shape != (term.n_groups,) or other_w:
-                return None
-            total += theta.dtype.type(2 * c) * _by_entry(term, rho)
+            total += theta.dtype.type(2 * c) * term._rho(total, _at(theta, path))
         return total
 
     def weights(self, theta: Array) -> Array | None:
@@ -100,11 +96,3 @@ def _at(theta: Array, path: Path) -> Array:
     for block in path:
         theta = theta[block]
     return theta
-
-
-def _by_entry(term: L2Penalty, rho: Array) -> Array:
-    """Return the strength at each entry of w; one for all, where there are no groups."""
-    if term.groups is None:
-        return rho
-    # An entry in group −1 finds the 0 at the end.
-    return np.append(rho, np.zeros_like(rho, shape=1))[term.groups]
