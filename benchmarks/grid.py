@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import limits
 from benchmarks.cases import Case, nonzeros
-from benchmarks.contenders import contenders
+from benchmarks.contenders import GRID, available
 from benchmarks.report import machine
 from benchmarks.rounds import Worker, compare, measure_some
 
@@ -68,7 +68,7 @@ def run(out: Path, only: str, budget: float, most: int, cpu: bool = False) -> li
     workers: dict[str, Worker] = {}
 
     def one(case: Case) -> dict[str, Any]:
-        for name in contenders(case):
+        for name in available(GRID):
             if name not in workers:
                 workers[name] = Worker(case, name, clock)
         found = measure_some(workers, case, _ROUNDS, most=most)

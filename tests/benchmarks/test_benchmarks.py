@@ -179,6 +179,24 @@ def test_the_grid_becomes_a_picture_a_page_and_a_sentence(tmp_path, monkeypatch,
     assert (heatmap.PAGE.read_text(), heatmap.PICTURE.read_bytes()) == (page, drawn)
 
 
+def test_a_case_of_the_grid_is_measured_by_its_contenders_alone(tmp_path, monkeypatch):
+    pytest.importorskip("numba")
+    seen = []
+
+    def measure(workers, case, *_, **__):
+        seen.append(set(workers))
+        return {name: {"grad": np.ones(3), "seconds": 1.0} for name in workers}
+
+    monkeypatch.setattr(grid, "Worker", lambda *_: type("W", (), {"close": lambda self: None})())
+    monkeypatch.setattr(grid, "measure_some", measure)
+    monkeypatch.setattr(limits, "measured", lambda: {"peak": {}, "bandwidth": {}})
+    grid.run(tmp_path, "hypercleaning, 5000 rows, float32, K = 1", float("inf"), 3)
+    assert seen == [set(contenders.available(contenders.GRID))] * 2  # K = 1 and 100
+    first = json.loads((tmp_path / "grid.jsonl").read_text().splitlines()[0])
+    assert (first["nonzeros"], first["classes"]) == (cases.nonzeros(Case("hypercleaning", 1)), 10)
+    assert "OPENBLAS" in first["machine"]["openblas"] or "choice" in first["machine"]["openblas"]
+
+
 def test_workers_take_one_case_after_another(monkeypatch):
     only = dict.fromkeys(("a", "b", "c"), contenders.OURS["tinybilevel, NumPy"])
     asked = []
