@@ -316,7 +316,7 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
 
 def _team_count(work: int) -> int:
     """Return how many teams share a large product, whatever threads there are: sums go by team."""
-    return min(2 ** int(math.log2(work / _LARGE) + 1), _MOST)
+    return min(max(2 ** int(math.log2(work / _LARGE)), 2), _MOST)
 
 
 def _part(number: int, X: Any, y: Array, n_classes: int, rows: slice, block: int) -> _Part:

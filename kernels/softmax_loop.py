@@ -57,7 +57,8 @@ class SoftmaxLoop:
     learned : bool
         Whether h holds what `each` does, see `updates`.
     remember : int
-        How many of the last softmaxes to keep for the backward pass.
+        How many of the last softmaxes to keep for the backward pass; all of its K where one is no
+        larger than w.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class SoftmaxLoop:
         learned: bool = False,
         remember: int = 0,
     ) -> None:
-        self.lower, self.kind, self.T, self.remember = lower, kind, len(numbers), remember
+        self.lower, self.kind, self.T = lower, kind, len(numbers)
+        self.remember = self.T if lower.room_size <= lower.width else remember
         self.learned = learned
         self.numbers = numbers.astype(lower.dtype)
         # Looks for some two chunks' time.
@@ -255,7 +257,7 @@ def _subtract_twice(x, y, out):  # type: ignore[no-untyped-def]
         out[j] -= (x[j] + x[j]) * y[j]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def _square(first, last, layout, x):  # type: ignore[no-untyped-def]
     """Return the square norm of some rows of each part of a state."""
     _, length, ld, _ = layout

@@ -65,6 +65,7 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
       kernels do, without the interpreter between two steps. `Method.batch` has a thread for each λ.
       A `Nesterov` keeps the points where its gradients are taken beside its K + 1 states, an
       `AdamTransition`, a `ProximalGradient` and a learned coefficient K gradients: `cost` says so.
+      The softmax of the last K steps is kept too where it is no larger than w, uncounted.
     - Softmax regression on minibatches, by any transition of tinybilevel: the rows of each batch
       are read where they lie, on one thread. `minimize` gives each outer update its batches.
     - `problems.task_interaction`, by the Gram matrix of its training examples: one product with it
