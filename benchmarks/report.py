@@ -101,6 +101,7 @@ def machine(argv: list[str] | None) -> dict[str, str]:
 def openblas() -> str:
     """Return which of its kernels NumPy's OpenBLAS runs here, and what has been asked of it."""
     asked = {k: v for k, v in sorted(os.environ.items()) if k.startswith("OPENBLAS_")}
+    asked.pop("OPENBLAS_NUM_THREADS", None)  # which `threads` has
     said = ", ".join(f"{k}={v}" for k, v in asked.items()) or "its own choice"
     try:
         from threadpoolctl import threadpool_info
