@@ -105,8 +105,10 @@ def in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
     waiting = [_pool[0].submit(careful) for _ in range(others)]
     try:
         work()
-    finally:  # the others write where the caller may write next
-        errors = [future.exception() for future in waiting]
+    finally:
+        # The others write where the caller may write next; but not who has not come by now, as one
+        # that waits for the very thread that is here.
+        errors = [future.exception() for future in waiting if not future.cancel()]
     for error in errors:
         if error is not None:
             raise error

@@ -75,3 +75,35 @@ def test_one_of_many_that_diverges_says_so():
     fast = [tb.compile(p) for p in (plain[0], replace(plain[1], transition=start), plain[2])]
     with pytest.raises(tb.DivergenceError):
         tb.KRMD(K=5).batch(fast, lams)
+
+
+def tasks(T=8):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((20, 30)), np.arange(20) % 4
+    return tb.problems.task_interaction(X, y, X[::-1], y[::-1], T=T, step_size=0.05, n_classes=4)
+
+
+def batches():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 5)), rng.integers(0, 3, 60)
+    g = tb.SoftmaxRegression(X, y, 3)
+    drawn = tb.minibatches(60, size=10, T=8, seed=0)
+    upper = tb.SoftmaxRegression(X[:9], y[:9], 3, weighted=False)
+    descent = tb.GradientDescent(g, 0.5, np.zeros(15), batches=drawn)
+    return tb.BilevelProblem(descent, upper, T=8, hyper_map=tb.Softplus(), lam0=np.ones(60))
+
+
+@pytest.mark.parametrize("make", [tasks, batches])
+@pytest.mark.parametrize("method", [tb.KRMD(K=3), tb.RMD()])
+def test_loops_of_one_thread_run_side_by_side(make, method, monkeypatch):
+    monkeypatch.setattr("tinybilevel.kernels.threads.helpers", lambda most: min(2, most - 1))
+    fast = tb.compile(make())
+    assert isinstance(fast, tb.CompiledProblem)
+    lams = fast.lam0 * (1 + 0.1 * np.arange(5)[:, None])
+    with monkeypatch.context() as patch:
+        patch.setattr(type(method), "run_many", None)
+        method.batch(fast, lams)
+        method.batch([fast, tb.compile(make()), fast, fast, fast], lams)
+    assert_each(method, [fast] * 5, lams)
+    values, _ = method.batch(fast, lams)
+    assert [method(fast, lam).value for lam in lams] == list(values)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -50,6 +51,18 @@ def test_without_helpers_all_run_here_in_turn(count, monkeypatch):
     seen = []
     in_parallel([lambda k=k: seen.append((k, threading.get_ident())) for k in range(count)])
     assert seen == [(k, threading.get_ident()) for k in range(count)]
+
+
+def test_tasks_have_tasks_of_their_own(monkeypatch):
+    monkeypatch.setattr(module, "_pool", [ThreadPoolExecutor(1)])
+    barrier, seen = threading.Barrier(2, timeout=10), []
+
+    def task():
+        barrier.wait()  # on the only other thread as well
+        in_parallel([lambda: seen.append(1)] * 5)
+
+    in_parallel([task, task])
+    assert len(seen) == 10
 
 
 @pytest.mark.parametrize("bad", [0, 1])

@@ -107,6 +107,7 @@ class AdaptationOnHost(HostLoop):
     """See `tinybilevel.kernels.adaptation`."""
 
     fixed_start = False
+    one_thread = True
 
     def run(
         self, problem: BilevelProblem, lam: Any, K: int, start: bool = False

@@ -28,6 +28,7 @@ __all__ = [
     "Loop",
     "QuadraticOnDevice",
     "QuadraticOnHost",
+    "together",
 ]
 
 #: Costs can be shared: making one takes a tenth of a call on the smallest problems.
@@ -46,6 +47,8 @@ class Loop:
 
     #: Whether w_0 is an array, so that there is no B_0 α_0.
     fixed_start = True
+    #: Whether `run` keeps to the calling thread, so that another may run beside it.
+    one_thread = False
 
     def runs(self, problem: BilevelProblem) -> bool:
         """Return whether this is still the problem that was compiled."""
@@ -341,7 +344,7 @@ def _at_once(runs: Sequence[tuple[CleaningOnHost, Array, Array, Array]], K: int)
             return False
         thetas.append(theta)
         forward.append(partial(kernel.forward, *inputs, K))
-    ends = _together(forward)
+    ends = together(forward)
     with np.errstate(over="ignore", invalid="ignore"):
         for (loop, _, value, _), kernel, theta, (state, run) in zip(
             runs, kernels, thetas, ends, strict=True
@@ -351,13 +354,13 @@ def _at_once(runs: Sequence[tuple[CleaningOnHost, Array, Array, Array]], K: int)
             value[:] = f.value(w, theta) + 0 * state.sum()  # NaN if it is not finite
             hs.append(loop._direct(w, theta))
             back.append(partial(loop._back, kernel, run, f.grad(w, theta), theta, hs[-1]))
-    _together(back)
+    together(back)
     for (loop, lam, _, grad), h in zip(runs, hs, strict=True):
         grad[:] = loop.pull(lam, h)
     return True
 
 
-def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+def together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Return what each call returns; each has a thread."""
     from tinybilevel.kernels.threads import in_parallel
 

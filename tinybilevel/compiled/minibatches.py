@@ -104,6 +104,7 @@ class MinibatchesOnHost(HostLoop):
     rule: Algorithm
 
     fixed_start = False
+    one_thread = True
 
     def following(self, transition: Transition) -> Loop:
         kernel = self.data.loop(transition, self.rule)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
+
 from tinybilevel.arrays.backend import Array
-from tinybilevel.compiled.loops import Loop
+from tinybilevel.compiled.loops import Loop, together
 from tinybilevel.compiled.registry import Registry
 from tinybilevel.engine.storage import Ring
 from tinybilevel.methods import KRMD, RMD, Hypergradient, Method
@@ -76,4 +79,15 @@ class CompiledProblem(BilevelProblem):
         elif K is not None and problems is not None:
             loops = [p.loop for p in problems if isinstance(p, CompiledProblem)]
             found = self.loop.batch_over(loops, lams, K) if len(loops) == len(lams) else None
+        if found is None and K is not None:
+            found = self._side_by_side(method, lams, problems or [self] * len(lams))
         return super().evaluate_many(method, lams, problems) if found is None else found
+
+    def _side_by_side(
+        self, method: Method, lams: Array, problems: Sequence[BilevelProblem]
+    ) -> tuple[Array, Array] | None:
+        """Return values and hypergradients by a call on a thread each, or None without loops."""
+        if not all(isinstance(p, CompiledProblem) and p.loop.one_thread for p in problems):
+            return None
+        results = together([partial(method, *of) for of in zip(problems, lams, strict=True)])
+        return np.array([r.value for r in results]), np.stack([r.grad for r in results])
