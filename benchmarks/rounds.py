@@ -72,7 +72,7 @@ def measure_some(
         try:
             found[name] = worker.ask(case)
         except Exception as error:  # one that cannot run does not stop the others
-            found[name] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+            found[name] = {"error": _line(error)}
     once = {name: of["once"] for name, of in found.items() if "once" in of}
     usual = max([once[name] for name in list(workers)[:2] if name in once], default=np.inf)
     for name in list(once):
@@ -83,11 +83,19 @@ def measure_some(
     for turn in range(most):
         if turn >= fewest and time.perf_counter() > end:
             break
-        for name in samples:
-            samples[name].append(workers[name].ask("time"))
+        for name in list(samples):
+            try:
+                samples[name].append(workers[name].ask("time"))
+            except Exception as error:
+                found[name]["error"] = _line(error)
+                del samples[name]
     for name, taken in samples.items():
         found[name]["seconds"] = min(taken)
     return found
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def measure(case: Case, names: Iterable[str], rounds: int) -> dict[str, dict[str, Any]]:
@@ -104,7 +112,7 @@ def measure(case: Case, names: Iterable[str], rounds: int) -> dict[str, dict[str
             try:
                 found[name] = worker.ask("first")
             except Exception as error:  # one that cannot run does not stop the others
-                found[name] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+                found[name] = {"error": _line(error)}
         samples: dict[str, list[float]] = {n: [] for n in workers if "error" not in found[n]}
         for _ in range(rounds):
             for name in samples:

@@ -187,10 +187,20 @@ def test_a_case_of_the_grid_is_measured_by_its_contenders_alone(tmp_path, monkey
         seen.append(set(workers))
         return {name: {"grad": np.ones(3), "seconds": 1.0} for name in workers}
 
-    monkeypatch.setattr(grid, "Worker", lambda *_: type("W", (), {"close": lambda self: None})())
+    class Stand:
+        process = type("Process", (), {"is_alive": lambda self: True})()
+
+        def __init__(self, case, name, clock):
+            self.ask = lambda case: warmed.append((name, case.kind, case.dtype))
+            self.close = lambda: None
+
+    warmed = []
+    monkeypatch.setattr(grid, "Worker", Stand)
     monkeypatch.setattr(grid, "measure_some", measure)
     monkeypatch.setattr(limits, "measured", lambda: {"peak": {}, "bandwidth": {}})
     grid.run(tmp_path, "hypercleaning, 5000 rows, float32, K = 1", float("inf"), 3)
+    assert (grid.COMPILED, "csr", "float64") in warmed
+    assert (grid.JAX, "csr", "float64") not in warmed
     assert seen == [set(contenders.available(contenders.GRID))] * 2  # K = 1 and 100
     first = json.loads((tmp_path / "grid.jsonl").read_text().splitlines()[0])
     assert (first["nonzeros"], first["classes"]) == (cases.nonzeros(Case("hypercleaning", 1)), 10)
