@@ -162,7 +162,7 @@ def test_the_same_bits_for_any_number_of_threads_that_overtake_each_other(
     expected = tb.KRMD(K=5)(one)
     other = tb.compile(problem(n=500, remember=remember))
     kernel = other.loop.kernel
-    kernel.lower.threads = threads
+    kernel.lower.__dict__.update(threads=threads, _as_free=False)
     kernel.patience = kernel.patience if patience is None else patience
     for _ in range(5):
         found = tb.KRMD(K=5)(other)
@@ -201,7 +201,7 @@ def test_a_chunk_whose_thread_does_not_come_back_is_done_by_another(monkeypatch)
 
 def test_from_many_python_threads_at_once_and_as_a_pickle():
     fast = tb.compile(problem())
-    fast.loop.kernel.lower.threads = 3
+    fast.loop.kernel.lower.__dict__.update(threads=3, _as_free=False)
     expected = tb.KRMD(K=5)(fast).grad
     with ThreadPoolExecutor(6) as callers:
         for found in callers.map(lambda _: tb.KRMD(K=5)(fast).grad, range(60)):
