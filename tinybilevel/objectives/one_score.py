@@ -20,7 +20,7 @@ class OneScore(LinearLoss):
     as a subclass of it may, names none.
     """
 
-    #: Name in `kernels.one_score`, for this very class.
+    #: Name in ``kernels.one_score``, for this very class.
     compiled: str | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
