@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import njit
 
 from tinybilevel.kernels.across import GRAD, GRAD_VJP, KEPT_VJP, LOSSES
-from tinybilevel.kernels.tiles import add_tile, fold, gather_tile, logistic_slopes, times
+from tinybilevel.kernels.tiles import fold, gather_tile, logistic_slopes, product_tile, times
 
 __all__ = ["LOGISTIC", "SQUARES", "WIDE", "scratch_one", "take_one"]
 
@@ -28,7 +29,7 @@ LOGISTIC, SQUARES = 1, 2
 #: Vectors of examples in a tile.
 WIDE = 8
 
-_add, _add_half = add_tile(WIDE, 1), add_tile(WIDE // 2, 1)
+_score, _score_half = (product_tile(1, width, add=False) for width in (WIDE, WIDE // 2))
 _gather, _gather_half = gather_tile(WIDE), gather_tile(WIDE // 2)
 
 
@@ -50,23 +51,25 @@ def take_one(k, product, data, y, weights, W, V, mine, G, per_example, kept, siz
     if classes == 2:
         V = _difference(V, D[own : own + features])
         W = _difference(W, S[own : own + features])
+    # Slopes and curvatures of a block; no array is made in this loop, which would be counted.
+    P, wide = kept if kept.size else S, block == WIDE * vector
     for b in range(k * blocks, (k + 1) * blocks):
-        first, x = b * block, b * features * block
+        first, x, p = b * block, b * features * block, 2 * b * block if kept.size else block
         rows = min(block, y.size - first)
         if rows <= 0:
             break
-        # Slopes and curvatures.
-        P, p = (kept, 2 * first) if kept.size else (S, block)
         if product != KEPT_VJP:
-            _score(data, x, W, features, vector, block, S)
-            if loss == LOGISTIC:
+            if wide:
+                _score(W, 0, 0, 1, features, data, x, block, S, 0, 0)
+            else:
+                _score_half(W, 0, 0, 1, features, data, x, block, S, 0, 0)
+            if loss == SQUARES:
+                _square_slopes(S, data, labels + first, P, p, block)
+            elif product != LOSSES:
                 curved = product == GRAD_VJP or kept.size > 0
                 logistic_slopes(S, 0, data, labels + first, block, P, p, curved)
-            else:
-                _square_slopes(S, data[labels + first :], P[p : p + 2 * block])
         if product == LOSSES:
-            own_label, out = data[labels + first :], per_example[first : first + rows]
-            _losses(loss, S, own_label, out)
+            _losses(loss, S, data, labels + first, per_example, first, rows)
             continue
         if weights.size > 1:
             D[theta : theta + rows] = weights[first : first + rows]
@@ -74,12 +77,15 @@ def take_one(k, product, data, y, weights, W, V, mine, G, per_example, kept, siz
         if product == GRAD:
             times(P, p, D, theta, S, 0, block)
         else:
-            _score(data, x, V, features, vector, block, D)
+            if wide:
+                _score(V, 0, 0, 1, features, data, x, block, D, 0, 0)
+            else:
+                _score_half(V, 0, 0, 1, features, data, x, block, D, 0, 0)
             if per_example.size:
-                _along(P[p : p + rows], D, per_example[first : first + rows])
+                _along(P, p, D, per_example, first, rows)
             times(P, p + block, D, 0, S, 0, block)
             times(S, 0, D, theta, S, 0, block)
-        if block == WIDE * vector:
+        if wide:
             _gather(S, 0, data, x, block, features, sums, 0)
         else:
             _gather_half(S, 0, data, x, block, features, sums, 0)
@@ -100,35 +106,25 @@ def _difference(W, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _score(data, x, w, features, vector, block, z):  # type: ignore[no-untyped-def]
-    """z_i = Σ_j w_j x_ij."""
-    z[:block] = 0
-    if block == WIDE * vector:
-        _add(w, 0, 1, features, data, x, block, z, 0, block)
-    else:
-        _add_half(w, 0, 1, features, data, x, block, z, 0, block)
-
-
-@njit(nogil=True, cache=True)
-def _square_slopes(z, target, P):  # type: ignore[no-untyped-def]
-    block, one = P.size // 2, z.dtype.type(1)
+def _square_slopes(z, data, target, P, p, block):  # type: ignore[no-untyped-def]
+    one = z.dtype.type(1)
     for i in range(block):
-        P[i] = z[i] - target[i]
-        P[block + i] = one
+        P[np.uintp(p + i)] = z[i] - data[np.uintp(target + i)]
+        P[np.uintp(p + block + i)] = one
 
 
 @njit(nogil=True, cache=True)
-def _along(slope, d, out):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        out[i] = slope[i] * d[i]
+def _along(P, p, d, out, first, rows):  # type: ignore[no-untyped-def]
+    for i in range(rows):
+        out[np.uintp(first + i)] = P[np.uintp(p + i)] * d[i]
 
 
 @njit(nogil=True, cache=True)
-def _losses(loss, z, own, out):  # type: ignore[no-untyped-def]
+def _losses(loss, z, data, label, out, first, rows):  # type: ignore[no-untyped-def]
     zero, half = z.dtype.type(0), z.dtype.type(0.5)
-    for i in range(out.size):
+    for i in range(rows):
         if loss == LOGISTIC:
-            m = own[i] * z[i]
-            out[i] = max(-m, zero) + math.log1p(math.exp(-abs(m)))
+            m = data[label + i] * z[i]
+            out[first + i] = max(-m, zero) + math.log1p(math.exp(-abs(m)))
         else:
-            out[i] = half * (z[i] - own[i]) ** 2
+            out[first + i] = half * (z[i] - data[label + i]) ** 2

@@ -233,6 +233,11 @@ class Softmax:
         return Remembering(other, remember) if remember else other
 
     @property
+    def of_one_score(self) -> bool:
+        """Whether each example has one, so that what isn't asked for by example isn't written."""
+        return bool(self.sizes[1] and self.sizes[-1])
+
+    @property
     def padded(self) -> Array | None:
         """X in rows of whole vectors, (n, ld), where it lies so."""
         return self.X[0].reshape(len(self.y), -1) if self._by_class else None

@@ -37,6 +37,8 @@ __all__ = ["SoftmaxLoop"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: Bytes of softmaxes that are kept without being asked for.
+_FREE = 8_000_000
 #: Pieces of w, of which each is one thread's at a time; a w of fewer entries is one piece.
 _PIECES, _FEW = 4, 2_000
 
@@ -57,8 +59,8 @@ class SoftmaxLoop:
     learned : bool
         Whether h holds what `each` does, see `updates`.
     remember : int
-        How many of the last softmaxes to keep for the backward pass; all of its K where one is no
-        larger than w.
+        How many of the last softmaxes to keep for the backward pass, at least: all of its K where
+        one is no larger than w, and what takes up to `_FREE`.
     """
 
     def __init__(
@@ -131,7 +133,8 @@ class SoftmaxLoop:
             c, g, state = self.numbers[self.T - 1], run.grads[0], run.ring[1]
             direction(self.kind, c, run.each, g, state, alphas, u, along, 0, u.size)
         squares = np.zeros((K, self.pieces), lower.dtype)
-        D = np.empty((lower.threads, len(lower.y)), lower.dtype)
+        unseen = lower.of_one_score and not h.size
+        D = np.empty((lower.threads, 0 if unseen else len(lower.y)), lower.dtype)
         results = alphas, u, Hu, h, D, more[0], along, squares
         run.go(_ascend, K, self.T, run.points, run.grads, run.ring, run.kept, *results)
         return self.flat(more), squares.sum(axis=1), self.flat(alphas)
@@ -155,7 +158,8 @@ class Run:
         self.points = aligned((rows if loop.kind == NESTEROV else 0, width), lower.dtype)
         kept = K if keeps_gradient(loop.kind, loop.learned) else 1
         self.grads = aligned((max(kept, 1), width), lower.dtype)
-        self.kept = aligned((min(K, loop.remember), lower.room_size), lower.dtype)
+        remember = max(loop.remember, _FREE // (lower.room_size * lower.dtype.itemsize))
+        self.kept = np.empty((min(K, remember), lower.room_size), lower.dtype)
         self._scratch, self._sums = lower.loop_memory(lower.threads)
 
     @property

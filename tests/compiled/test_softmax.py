@@ -1,4 +1,4 @@
-"""Softmax regression by every algorithm, with every kind of coefficient and penalty, compiled."""
+"""Softmax regression and one score, by each algorithm, with each coefficient and penalty."""
 
 import cases
 import numpy as np
@@ -10,6 +10,8 @@ from tinybilevel.testing import relative_error
 
 pytest.importorskip("numba")
 
+from tinybilevel.kernels import softmax_loop
+
 n, T = 60, 6
 #: θ has the weights, strengths for each group, feature and at once, rates of blocks, and one.
 BLOCKS = tb.Layout(weights=n, groups=3, features=9, one=1, steps=2, rates=2, rate=1, start=27)
@@ -18,6 +20,8 @@ LAYOUTS = {  # columns, classes, and what makes the kernels lay them so
     "across": (9, 3, True),
     "two classes": (9, 2, True),
     "csr": (9, 3, None),
+    "logistic": (9, 1, tb.LogisticRegression),
+    "squares": (9, 1, tb.LeastSquares),
 }
 ALGORITHMS = {
     tb.GradientDescent: (0.5, None),
@@ -29,12 +33,20 @@ ALGORITHMS = {
 SECOND = {"momentum": 0.7, "l1": 0.02}
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_kept_unasked(monkeypatch):
+    monkeypatch.setattr(softmax_loop, "_FREE", 0)
+
+
 def loss(layout, weighted=True, dtype=np.float64, remember=0):
-    """Return a softmax regression in one of the layouts."""
+    """Return a softmax regression in one of the layouts, or another loss that the loop takes."""
     from tinybilevel.kernels.softmax import Softmax
 
     d, C, across = LAYOUTS[layout]
     X = np.array(cases.normal(0, n, d), dtype)
+    if C == 1:
+        y = np.random.default_rng(2).integers(0, 2, n).astype(dtype)
+        return across(X, y, weighted=weighted, backend="numba")
     X *= cases.normal(1, n, d) > (0.8 if across is None else -9)
     X = csr_array(X) if across is None else X
     y = np.random.default_rng(2).integers(0, C, n)
@@ -89,7 +101,8 @@ def problem(
     **options,
 ):
     g = loss(layout, weighted, dtype, options.pop("remember", 0))
-    d, C, M = g.n_features, g.n_classes, g.size
+    d, C, kind = LAYOUTS[layout]
+    M = C * d
     lower = 0.7 * (g.on(BLOCKS["weights"]) if weighted else g)
     for term in penalties(penalty, C, d, dtype):
         lower = lower + term
@@ -98,7 +111,10 @@ def problem(
         options[name] = coefficient(second, SECOND[name], M, "rates", dtype)
     start = options.pop("initial", np.array(cases.normal(3, M), dtype))
     descent = move(lower, coefficient(step, value, M, "steps", dtype), start, **options)
-    f = tb.SoftmaxRegression(g.X[::-1], g.y, C, weighted=False, backend="plain")
+    if C > 1:
+        f = tb.SoftmaxRegression(g.X[::-1], g.y, C, weighted=False, backend="plain")
+    else:
+        f = kind(g.X[::-1], g.y, weighted=False)
     lam0 = BLOCKS.pack(
         weights=cases.normal(4, n),
         groups=[-2.0, -1.0, -1.5],
@@ -132,7 +148,9 @@ def assert_same(plain, *methods):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("move", ALGORITHMS)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_each_algorithm_is_the_plain_one_in_each_layout(move, layout, dtype):
+@pytest.mark.parametrize("free", [0, 8_000_000])
+def test_each_algorithm_is_the_plain_one_in_each_layout(move, layout, dtype, free, monkeypatch):
+    monkeypatch.setattr(softmax_loop, "_FREE", free)
     rates = ("learned by block", "learned by block", "groups")
     assert_same(problem(move, *rates, layout=layout, dtype=dtype), tb.KRMD(K=3), tb.RMD())
 

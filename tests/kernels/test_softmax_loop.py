@@ -15,8 +15,14 @@ from tinybilevel.testing import relative_error
 
 pytest.importorskip("numba")
 
+from tinybilevel.kernels import softmax_loop
 from tinybilevel.kernels.pool import LOOKS, count_shared, pool
 from tinybilevel.kernels.softmax_loop import _hand_in, _next
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept_unasked(monkeypatch):
+    monkeypatch.setattr(softmax_loop, "_FREE", 0)
 
 
 def problem(n=150, d=40, C=10, dtype=np.float64, T=9, density=0.2, c=1.0, upper=None, **options):
@@ -149,6 +155,16 @@ def test_a_kept_softmax_is_taken_up_and_not_computed_again():
     run.kept[2] = np.nan
     _, norms, _ = kernel.backward(run, state[0], np.zeros(150))
     np.testing.assert_array_equal(np.isnan(norms), [False, False, True, True, True])
+
+
+def test_as_many_are_kept_unasked_as_take_little_memory(monkeypatch):
+    plain = problem()
+    for free, kept in ((8_000_000, 9), (3 * 150 * 16 * 8, 3), (100, 0)):
+        monkeypatch.setattr(softmax_loop, "_FREE", free)
+        fast = tb.compile(plain)
+        inputs = fast.loop._inputs(fast.hyper_map(fast.lam0))
+        assert len(fast.loop.kernel.forward(*inputs, 9)[1].kept) == kept
+        assert_same(plain, fast, tb.RMD())
 
 
 @pytest.mark.parametrize("remember", [0, 3])

@@ -13,7 +13,7 @@ import numpy as np
 from tinybilevel.arrays.backend import Array, like, moved, on_device, promote, to_numpy
 from tinybilevel.compiled import adaptation
 from tinybilevel.compiled.algorithm import algorithm, known, of_one_dtype, with_one_number
-from tinybilevel.compiled.forms import TooLarge, dense_form, softmax_work, upper_form
+from tinybilevel.compiled.forms import TooLarge, dense_form, step_work, upper_form
 from tinybilevel.compiled.interaction import interaction, parts
 from tinybilevel.compiled.loops import (
     CleaningOnDevice,
@@ -25,7 +25,7 @@ from tinybilevel.compiled.loops import (
 )
 from tinybilevel.compiled.minibatches import minibatches
 from tinybilevel.compiled.problem import CompiledProblem
-from tinybilevel.compiled.softmax import softmax_lower
+from tinybilevel.compiled.softmax import kernels_of, softmax_lower
 from tinybilevel.errors import missing_extra
 from tinybilevel.maps import Identity
 from tinybilevel.objectives import Quadratic, SoftmaxRegression
@@ -61,8 +61,9 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
       On a GPU, a batch has a
       thread for each λ (there it is only the batch that is compiled), and `Method.batch` takes
       many problems at once.
-    - Softmax regression, as in `problems.hypercleaning`, by any transition of tinybilevel: what its
-      kernels do, without the interpreter between two steps. `Method.batch` has a thread for each λ.
+    - Softmax regression, as in `problems.hypercleaning`, logistic regression and least squares, by
+      any transition of tinybilevel: what their kernels do, without the interpreter between two
+      steps. `Method.batch` has a thread for each λ.
       A `Nesterov` keeps the points where its gradients are taken beside its K + 1 states, an
       `AdamTransition`, a `ProximalGradient` and a learned coefficient K gradients: `cost` says so.
       The softmax of the last K steps is kept too where it is no larger than w, uncounted.
@@ -83,9 +84,10 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
         are made of `Quadratic`, `L2Penalty`, dense `SoftmaxRegression`, what is in
         ``tinybilevel.problems``, and objectives from functions that Numba has compiled; of sums of
         these, and of these on a block of λ. Or the lower level is a `SoftmaxRegression`, weighted
-        or not, dense or sparse, with `L2Penalty` terms, fixed or learned, each on a block of λ if
-        need be, by any algorithm of ``tinybilevel.transitions`` with coefficients of any kind
-        (schedules are read once, here) and from any w_0, on whole data or with ``batches``; that of
+        or not, dense or sparse, or a dense `LogisticRegression` or `LeastSquares`, with
+        `L2Penalty` terms, fixed or learned, each on a block of λ if need be, by any algorithm of
+        ``tinybilevel.transitions`` with coefficients of any kind (schedules are read once, here)
+        and from any w_0, on whole data or (softmax) with ``batches``; that of
         `problems.task_interaction` from W = 0; or that of `problems.OneShot` with convolutions as
         in `problems.four_blocks`, without bias, under any upper level. A `TaskStream` is compiled
         task by task. On a GPU, a `Quadratic` without a `hyper_map` under an upper level of
@@ -136,8 +138,8 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
 def _unknown(descent: Any) -> TypeError:
     return TypeError(
         "compile takes gradient descent with one fixed step size from a fixed w_0; on a host's "
-        "SoftmaxRegression with L2Penalty terms any algorithm of tinybilevel, from any w_0 and "
-        f"with any of its coefficients; got {descent!r}"
+        "SoftmaxRegression, LogisticRegression or LeastSquares with L2Penalty terms any algorithm "
+        f"of tinybilevel, from any w_0 and with any of its coefficients; got {descent!r}"
     )
 
 
@@ -203,30 +205,27 @@ def _cleaning(problem: BilevelProblem, descent: Any, start: Array) -> Made:
     simple = with_one_number(descent)
     if simple and (coupled := parts(descent.objective)) is not None:
         return interaction(coupled, problem, descent, start)
-    lower = softmax_lower(descent.objective)
+    lower = softmax_lower(descent.objective, one_score=True)
     if lower is None and simple:
         return _dense(problem, descent, start)
     if lower is None or on_device(lower.loss.y):
         raise _unknown(descent)
-    from tinybilevel.kernels.softmax import Softmax
     from tinybilevel.kernels.softmax_loop import SoftmaxLoop
 
     loss = lower.loss
-    if start is not None and start.size != loss.size:
-        raise ValueError(f"initial must have {loss.size} entries, got {start.size}")
     if not of_one_dtype(descent, loss.dtype):
         if simple:
             return _dense(problem, descent, start)
         raise TooLarge
-    body = loss.body
-    if not isinstance(body, Softmax):
-        # The kernels' loop takes any size and any upper level.
-        with suppress(TooLarge, TypeError):
-            if simple and softmax_work(loss) <= _SMALL:
-                return _dense(problem, descent, start)
-        body = Softmax(loss.X, loss.y, loss.n_classes)
-    rule = algorithm(descent, problem.T, loss.size)
-    kernel = SoftmaxLoop(body, rule.kind, rule.numbers, lower.scale, rule.learned, loss.remember)
+    # The kernels' loop takes any size and any upper level.
+    with suppress(TooLarge, TypeError):
+        if simple and loss.backend != "numba" and step_work(loss) <= _SMALL:
+            return _dense(problem, descent, start)
+    if start is not None and start.size != loss.size:
+        raise ValueError(f"initial must have {loss.size} entries, got {start.size}")
+    rule, remember = algorithm(descent, problem.T, loss.size), getattr(loss, "remember", 0)
+    numbers = rule.kind, rule.numbers, lower.scale, rule.learned, remember
+    kernel = SoftmaxLoop(kernels_of(loss), *numbers)
     return partial(CleaningOnHost, lower=lower, algorithm=rule), kernel
 
 

@@ -24,7 +24,7 @@ from tinybilevel.objectives.base import FunctionObjective, OnBlock, Sum
 from tinybilevel.problems.counterexample import Coupled
 from tinybilevel.problems.toy import Rippled
 
-__all__ = ["TooLarge", "dense_form", "softmax_work", "upper_form"]
+__all__ = ["TooLarge", "dense_form", "step_work", "upper_form"]
 
 Form = tuple[Any, ...]
 
@@ -73,17 +73,17 @@ def _(g: L2Penalty, M: int) -> Form | None:
     return None if learned else ("l2", np.append(fixed, fixed.dtype.type(0)), free, learned)
 
 
-def softmax_work(g: SoftmaxRegression) -> int:
-    """Return what a step takes in multiply-adds: 15 for an exponential, and 50 more for a row."""
-    (n, d), C = g.X.shape, g.n_classes
-    return n * (C * (d + 15) + 50)
+def step_work(g: SoftmaxRegression | LinearLoss) -> int:
+    """Return what a step takes in multiply-adds, those for exponentials and for rows with them."""
+    n, d = g.X.shape
+    return n * (d + 25 if isinstance(g, LinearLoss) else g.n_classes * (d + 15) + 50)
 
 
 @dense_form.of(SoftmaxRegression)
 def _(g: SoftmaxRegression, M: int) -> Form | None:
     if not g.whole_dense():
         return None
-    _check(softmax_work(g), _SOFTMAX)
+    _check(step_work(g), _SOFTMAX)
     return "softmax", g.X, g.y, g.scale, g.weighted
 
 
@@ -100,8 +100,7 @@ def _(g: LogisticRegression, M: int) -> Form | None:
 def _linear(name: str, g: LinearLoss) -> Form | None:
     if not g.whole_dense():
         return None
-    n, d = g.X.shape
-    _check(n * (d + 25), _LINEAR)  # an exponential is 25 multiply-adds
+    _check(step_work(g), _LINEAR)
     return name, g.X, g.y, g.scale, g.weighted
 
 

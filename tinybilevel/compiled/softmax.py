@@ -1,4 +1,4 @@
-"""A lower level of softmax regression with L2 penalties, as its compiled loop takes it."""
+"""A lower level of softmax regression, or of one score, with L2 penalties, as its loop takes it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 from tinybilevel.arrays.backend import Array
 from tinybilevel.objectives import L2Penalty, Objective, SoftmaxRegression
 from tinybilevel.objectives.base import OnBlock, Sum
+from tinybilevel.objectives.one_score import OneScore
 
-__all__ = ["SoftmaxLower", "softmax_lower"]
+__all__ = ["SoftmaxLower", "kernels_of", "softmax_lower"]
 
 #: Blocks of θ, of which each is a block of the one before.
 Path = tuple[slice, ...]
@@ -23,7 +24,7 @@ class SoftmaxLower:
     """g = s Σ_i θ_i ℓ_i(W) + Σ_k c_k Σ_j ρ_{k(j)} w_j², and where θ_i and ρ lie in θ."""
 
     scale: float
-    loss: SoftmaxRegression
+    loss: Any
     path: Path
     penalties: tuple[tuple[float, L2Penalty, Path], ...]
 
@@ -66,11 +67,11 @@ class SoftmaxLower:
                 _at(h, path)[...] += h.dtype.type(c) * term._per_group(along, h)
 
 
-def softmax_lower(g: Objective) -> SoftmaxLower | None:
-    """Return that of an objective; None of any other."""
+def softmax_lower(g: Objective, one_score: bool = False) -> SoftmaxLower | None:
+    """Return that of an objective, also of one score if need be; None of any other."""
     losses, penalties = [], []
     for c, term, path in _terms(g):
-        if type(term) is SoftmaxRegression:
+        if type(term) is SoftmaxRegression or (one_score and _known(term)):
             losses.append((c * term.scale, term, path))
         elif type(term) is L2Penalty:
             penalties.append((c, term, path))
@@ -79,6 +80,23 @@ def softmax_lower(g: Objective) -> SoftmaxLower | None:
     if len(losses) != 1 or losses[0][1]._rows is not None:
         return None
     return SoftmaxLower(*losses[0], tuple(penalties))
+
+
+def _known(g: Any) -> bool:
+    """Return whether the kernels for one score know all of an objective."""
+    return isinstance(g, OneScore) and bool(g.compiled) and g.whole_dense() and g.X.dtype == g.dtype
+
+
+def kernels_of(loss: SoftmaxRegression | OneScore) -> Any:
+    """Return the kernels that are in the loss, or others for its data."""
+    from tinybilevel.kernels import one_score
+    from tinybilevel.kernels.softmax import Softmax
+
+    if isinstance(loss.body, Softmax):
+        return loss.body
+    if isinstance(loss, SoftmaxRegression):
+        return Softmax(loss.X, loss.y, loss.n_classes)
+    return one_score.OneScore(loss.X, loss.y, getattr(one_score, str(loss.compiled)))
 
 
 def _terms(g: Objective, c: float = 1.0, path: Path = ()) -> Iterator[tuple[float, Any, Path]]:
