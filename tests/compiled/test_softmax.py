@@ -6,6 +6,7 @@ import pytest
 from scipy.sparse import csr_array
 
 import tinybilevel as tb
+from tinybilevel.objectives import Sum
 from tinybilevel.testing import relative_error
 
 pytest.importorskip("numba")
@@ -174,6 +175,28 @@ def test_each_kind_of_coefficient(move, step):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_weights_that_are_all_the_same_in_each_layout(layout):
     assert_same(problem(penalty="features", weighted=False, layout=layout))
+
+
+def test_each_lambda_has_its_own_strengths_rates_and_start():
+    plain = problem(tb.Nesterov, "learned", "learned", "features", initial=BLOCKS["start"])
+    fast = tb.compile(plain)
+    for lam in (plain.lam0, plain.lam0 - 0.2, plain.lam0 + 0.1):
+        assert relative_error(tb.RMD()(fast, lam).grad, tb.RMD()(plain, lam).grad) < 1e-12
+
+
+def test_blocks_of_blocks_and_sums_of_sums():
+    plain = problem()
+    g, M = loss("along"), 27
+    inner = g.on(slice(2, n + 2)) + 0.3 * tb.L2Penalty().on(slice(1, None)).on(slice(0, 2))
+    lower = 0.5 * (inner.on(slice(3, n + 5)) + tb.L2Penalty(0.1))
+    nested = tb.BilevelProblem(
+        tb.Nesterov(Sum((2.0, lower), (1.0, tb.L2Penalty(0.2))), 0.3, np.zeros(M)),
+        plain.upper,
+        T=T,
+        hyper_map=tb.Exp(),
+        lam0=plain.lam0,
+    )
+    assert_same(nested, tb.KRMD(K=4))
 
 
 @pytest.mark.parametrize("move", ALGORITHMS)
