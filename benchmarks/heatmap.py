@@ -152,15 +152,20 @@ def _rounds(command: str) -> str:
 def sentence(written: dict[str, Any]) -> str:
     """Return what the README says."""
     found = figures(written)["JAX"]
-    mnist = [x for x, r in found if r["kind"] == "hypercleaning"]
-    grid = [x for x, r in found if r["kind"] == "grid"]
-    own = (
-        f"on MNIST (5000 × 785, 10 classes) {min(mnist):.2f} to {max(mnist):.2f}, " if mnist else ""
-    )
-    return (
-        f"compiled, a hypergradient takes {own}and over {len(grid)} cases of drawn dense data (200 "
-        "to 20,000 rows, 5 to 3072 columns, 2 to 100 classes) in the median "
-        f"{median(grid):.2f}, at worst {max(grid):.2f}, of the time of JAX's jit"
+    grid = [(x, r) for x, r in found if r["kind"] == "grid"]
+    mnist = {
+        dtype: [x for x, r in found if (r["kind"], r["dtype"]) == ("hypercleaning", dtype)]
+        for dtype in DTYPES
+    }
+    spans = [f"{min(xs):.2f} to {max(xs):.2f} in {dtype}" for dtype, xs in mnist.items() if xs]
+    own = f"on MNIST (5000 × 785, 10 classes) {' and '.join(spans)}; " if spans else ""
+    worst, where = grid[-1]
+    return fill(
+        f"Compiled, a hypergradient takes, of the time of JAX's jit, {own}over {len(grid)} cases "
+        "of drawn dense data (200 to 20,000 rows, 5 to 3072 columns, 2 to 100 classes, both "
+        f"precisions) {median(x for x, _ in grid):.2f} in the median and {worst:.2f} at worst "
+        f"({name(where)}).",
+        118,
     )
 
 
@@ -256,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
     before, _, rest = page.partition(BEGIN)
     PAGE.write_text(before + BEGIN + section(written) + END + rest.partition(END)[2])
     print(section(written))
-    print(f"README: {sentence(written)}")
+    print(f"For the README:\n{sentence(written)}")
     return 0
 
 
