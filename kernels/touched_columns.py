@@ -87,8 +87,9 @@ class Run:
         d, stride, T = rows.shape[1], rows.stride, len(most)
         self.kept = aligned((K, batches.largest * stride), rows.dtype)
         self.W = rows.spread(state)[0]
-        # A log has memory for more than it may need, which the system hands out when it is used.
-        count = int(most[T - K :].sum()) * loop.learns_ridge
+        # A log has memory for more than it may need, which the system hands out when it is used;
+        # and for one entry where batches of empty rows need none: without any, none is asked for.
+        count = max(int(most[T - K :].sum()), min(K, 1)) * loop.learns_ridge
         self.log = (
             np.empty(count * stride, rows.dtype),
             np.empty(count),

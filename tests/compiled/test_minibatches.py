@@ -156,6 +156,16 @@ def test_strengths_are_learned_by_a_log_of_what_was_overwritten(penalty, steps):
 
 
 @pytest.mark.usefixtures("met_alone")
+@pytest.mark.parametrize("penalty", ["one", "learned", "learned per feature"])
+def test_last_batches_of_empty_rows_alone(penalty):
+    batches = [*unequal()[: T - 2], np.array([7]), np.array([7, 7])]
+    plain = problem(sparse=True, penalty=penalty, batches=batches)
+    assert loop(plain) == "TouchedColumns"
+    for K in (0, 1, 2, 3, T):
+        assert_same(plain, tb.KRMD(K=K))
+
+
+@pytest.mark.usefixtures("met_alone")
 @pytest.mark.parametrize("penalty", ["one", "per feature", "learned", "learned per feature"])
 @pytest.mark.parametrize("product", [0.5, 0.4999, 0.9, 0.499999])
 @pytest.mark.filterwarnings("ignore::tinybilevel.StabilityWarning")
