@@ -323,3 +323,13 @@ def test_a_run_that_diverges_is_explained():
         steep.transition.step_size.values = 1e200
         with pytest.raises(tb.DivergenceError):
             tb.KRMD(K=3)(tb.compile(steep))
+
+
+@pytest.mark.parametrize("method", [tb.RMD(), tb.KRMD(K=2)])
+def test_a_theta_that_overflows_is_explained_without_numpys_warnings(method):
+    fast = tb.compile(problem(penalty="groups"))
+    lam = fast.lam0.copy()
+    lam[BLOCKS["one"]] = 1e3  # of which nothing looks but the map
+    for call in (method, lambda p, lam: method.batch(p, [lam, lam])):
+        with pytest.raises(tb.DivergenceError, match="θ is not finite"):
+            call(fast, lam)

@@ -123,7 +123,8 @@ class HostLoop(Loop):
 
     def theta(self, lam: Array, dtype: Any) -> Array | None:
         """Return θ where all is of one dtype: compiled code looks at none."""
-        theta = self.hyper_map(lam)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is explained later
+            theta = self.hyper_map(lam)
         if (
             not lam.dtype
             == theta.dtype
@@ -157,7 +158,8 @@ class HostLoop(Loop):
         return Hypergradient(value, grad, w, K, norms, cost, **kept)
 
     def pull(self, lam: Array, h: Array) -> Array:
-        return check_shape("the vjp of hyper_map", self.hyper_map.vjp(lam, h), lam.shape)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return check_shape("the vjp of hyper_map", self.hyper_map.vjp(lam, h), lam.shape)
 
 
 class DenseOnHost(HostLoop):
