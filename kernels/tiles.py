@@ -6,8 +6,7 @@ instructions here: with AVX-512, 4 × 5 sums take 9 loads for 20 fused multiply-
 one cache line long where there is AVX-512, half of one elsewhere; rows must be padded to whole
 vectors.
 
-Arrays are flat, and start where an offset says. Numba caches what it compiles from these by the
-date of the file that calls them: after an edit here, touch that one too.
+Arrays are flat, and start where an offset says.
 """
 
 from __future__ import annotations
