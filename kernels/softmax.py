@@ -10,6 +10,7 @@ its own sum, and these are added in order: results do not depend on the number o
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -412,9 +413,9 @@ def _adjacent_before(row: Array, column: Array) -> Array:
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     """Return zeros that begin on a cache line, which no vector then straddles."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     raw = np.zeros(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
+    start = -raw.__array_interface__["data"][0] % 64
     return raw[start : start + size].view(dtype).reshape(shape)
 
 

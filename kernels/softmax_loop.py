@@ -32,6 +32,7 @@ from tinybilevel.kernels.updates import (
     point,
     retreat,
 )
+from tinybilevel.kernels.workspace import Workspace
 
 __all__ = ["SoftmaxLoop"]
 
@@ -41,6 +42,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _FREE = 8_000_000
 #: Pieces of w, of which each is one thread's at a time; a w of fewer entries is one piece.
 _PIECES, _FEW = 4, 2_000
+
+
+_REUSED = Workspace(keep=False, reuse=True)
 
 
 class SoftmaxLoop:
@@ -97,8 +101,11 @@ class SoftmaxLoop:
 
     def flat(self, laid: Array) -> Array:
         """Return rows that `lay` has laid as they were."""
-        rows = [np.ascontiguousarray(self.lower.matrix(row)).reshape(-1) for row in laid]
-        return np.stack(rows) if rows else laid
+        C, d = self.lower.n_classes, self.lower.shape[1]
+        rows = np.empty((len(laid), C, d), laid.dtype)
+        for row, out in zip(laid, rows, strict=True):
+            out[...] = self.lower.matrix(row)
+        return rows.reshape(len(laid), C * d)
 
     def forward(
         self, weights: Array, start: Array, penalty: Array, each: Array, K: int
@@ -159,7 +166,8 @@ class Run:
         kept = K if keeps_gradient(loop.kind, loop.learned) else 1
         self.grads = aligned((max(kept, 1), width), lower.dtype)
         remember = max(loop.remember, _FREE // (lower.room_size * lower.dtype.itemsize))
-        self.kept = np.empty((min(K, remember), lower.room_size), lower.dtype)
+        # Not a new one each time, of which the system would clear page after page.
+        self.kept = _REUSED("kept", (min(K, remember), lower.room_size), lower.X[0])
         self._scratch, self._sums = lower.loop_memory(lower.threads)
 
     @property
@@ -197,6 +205,10 @@ def _next(queue, patience, me):  # type: ignore[no-untyped-def]
     counter, steps, done, places, cores, pieces = queue
     chunks = places.size
     each, looks = chunks + pieces, 0
+    if len(cores) == 1:  # nobody to wait for
+        k = counter[0]
+        counter[0] += 1
+        return (k // each, k % each) if k < steps * each else (-1, 0)
     cores[me, 0] = core()
     while True:
         k = count_up(counter, 0, 0)

@@ -26,6 +26,8 @@ CASES = [
     Case("grid", 5, T=5, rows=40, features=7, classes=2, dtype="float32"),
     Case("csr", 2, T=5, rows=40, features=60, classes=3),
     Case("csr", 5, T=5, rows=40, features=60, classes=3, dtype="float32"),
+    Case("logistic", 3, T=5),
+    Case("logistic", 5, T=5, dtype="float32"),
     Case("tasks", 3, T=5, rows=60, features=400, classes=4),
     Case("tasks", 5, T=5, rows=60, features=400, classes=4, dtype="float32"),
 ]

@@ -188,6 +188,7 @@ def test_the_same_bits_for_any_number_of_threads_that_overtake_each_other(
 
 def test_a_chunk_whose_thread_does_not_come_back_is_done_by_another(monkeypatch):
     fast = tb.compile(problem(n=500, T=3))
+    fast.loop.kernel.lower.threads = 2
     expected = tb.KRMD(K=2)(fast)
     overtaken = []
 

@@ -113,7 +113,7 @@ class LinearLoss(Objective):
         return self.X.T @ (self._weights(lam) * self.slope(self._scores(w)))
 
     def grad_lam(self, w: Array, lam: Array) -> Array:
-        return self._scatter(lam, self.losses(w))
+        return self._scatter(lam, self.losses(w)) if self.weighted else np.zeros_like(lam)
 
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
         """Return Xᵀ (sθ ∘ ℓ'' ∘ Xv) and s ℓ' ∘ Xv."""
