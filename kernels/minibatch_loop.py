@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit
 
 from tinybilevel.kernels.batch_rows import Rows, add_up, change, residual, scores
+from tinybilevel.kernels.moves import restless, watch
 from tinybilevel.kernels.softmax import aligned
 from tinybilevel.kernels.updates import (
     BUFFERS,
@@ -138,7 +139,7 @@ class MinibatchLoop:
         """Return the state w_T, (1 + b, C·d), and what `backward` needs; `state` is w_0."""
         run = Run(self, numbers, K)
         run.ring[len(self.batches.scales) % len(run.ring)] = self.rows.spread(state)
-        _forward(*run.arguments)
+        _forward(*run.arguments, *run.seen)
         return self.rows.gather(run.ring[0]), run
 
     def backward(self, run: Run, alpha: Array, h: Array) -> Back:
@@ -162,19 +163,26 @@ class Run:
 
     def __init__(self, loop: MinibatchLoop, numbers: Numbers, K: int) -> None:
         rows, batches, b = loop.rows, loop.batches, BUFFERS[loop.kind]
-        self.K = K
+        self.K, self.T = K, len(batches.scales)
         states = max(K, 1) + 1 if loop.looks_back else 2
         self.ring = aligned((states, 1 + b, rows.width), rows.dtype)
         self.grads = aligned((K * loop.gradient, rows.width), rows.dtype)
         self.kept = aligned((K, batches.largest * rows.stride), rows.dtype)
         block = min(batches.largest, rows.sizes[4])
         scratch = aligned((3 * rows.width + block * rows.stride,), rows.dtype)
+        # See `moves`.
+        self.seen = aligned((rows.width,), rows.dtype), np.zeros((1, 3), rows.dtype)
         self.arguments = (
             *(loop.kind, rows.data, loop.y, rows.sizes),
             *(batches.index, batches.starts, batches.scales),
             *(numbers.weights, numbers.ridge, numbers.c, numbers.each),
             *(scratch, self.ring, self.grads, self.kept),
         )
+
+    @property
+    def restless(self) -> bool:
+        """Whether the last steps swing and are longer than the first."""
+        return restless(self.T, self.seen[1])
 
     @property
     def held(self) -> int:
@@ -199,6 +207,8 @@ def _forward(  # type: ignore[no-untyped-def]
     ring,
     grads,
     kept,
+    move,
+    moves,
 ):
     T, width, stride, block = scales.size, ridge.size, sizes[2], sizes[4]
     ahead, G, S = scratch[:width], scratch[width : 2 * width], scratch[3 * width :]
@@ -218,7 +228,9 @@ def _forward(  # type: ignore[no-untyped-def]
             scores(X, some, W, sizes, S)
             residual(S, some, y, theta, scales[t], sizes, P)
             add_up(X, some, S, sizes, g)
-        advance(kind, c[t], each, g, state, ring[(T - t - 1) % len(ring)], 0, width)
+        new = ring[(T - t - 1) % len(ring)]
+        advance(kind, c[t], each, g, state, new, 0, width)
+        watch(t, T, state[0], new[0], move, moves[0], 0, width)
 
 
 @njit(nogil=True, cache=True)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from tinybilevel.kernels.moves import restless, watch
 from tinybilevel.kernels.pool import LOOKS, core, part, pool, rest, wait
 from tinybilevel.kernels.softmax import GRAD, GRAD_VJP, KEPT_VJP, Softmax, aligned, take_chunk
 from tinybilevel.kernels.tiles import count_up, swap
@@ -121,7 +122,7 @@ class SoftmaxLoop:
         if len(run.points) and self.T:
             y = run.points[self.T % len(run.ring)]
             point(self.kind, self.numbers[0], each, state, y, 0, y.size)
-        run.go(_descend, self.T, self.T, run.points, run.grads, run.ring, run.kept)
+        run.go(_descend, self.T, self.T, run.points, run.grads, run.ring, run.kept, *run.seen)
         return self.flat(run.ring[0]), run
 
     def backward(self, run: Run, alpha: Array, h: Array) -> tuple[Array, Array, Array]:
@@ -166,9 +167,16 @@ class Run:
         kept = K if keeps_gradient(loop.kind, loop.learned) else 1
         self.grads = aligned((max(kept, 1), width), lower.dtype)
         remember = max(loop.remember, _FREE // (lower.room_size * lower.dtype.itemsize))
+        # See `moves`.
+        self.seen = aligned((width,), lower.dtype), np.zeros((loop.pieces, 3), lower.dtype)
         # Not a new one each time, of which the system would clear page after page.
         self.kept = _REUSED("kept", (min(K, remember), lower.room_size), lower.X[0])
         self._scratch, self._sums = lower.loop_memory(lower.threads)
+
+    @property
+    def restless(self) -> bool:
+        """Whether the last steps swing and are longer than the first."""
+        return restless(self.loop.T, self.seen[1])
 
     @property
     def held(self) -> int:
@@ -287,7 +295,9 @@ def _square(first, last, layout, x):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _descend(queue, patience, data, rule, scratch, sums, T, points, grads, ring, kept):  # type: ignore[no-untyped-def]
+def _descend(  # type: ignore[no-untyped-def]
+    queue, patience, data, rule, scratch, sums, T, points, grads, ring, kept, move, moves
+):
     X, y, sizes, layout, theta, scale, penalty = data
     kind, numbers, each = rule
     counter, _, _, places, _, pieces = queue
@@ -311,6 +321,7 @@ def _descend(queue, patience, data, rule, scratch, sums, T, points, grads, ring,
             _add_up(first, last, layout, sums, places, scale, penalty, w, g)
             first, last = first * layout[2], last * layout[2]
             advance(kind, numbers[t], each, g, state, new, first, last)
+            watch(t, T, state[0], new[0], move, moves[which - chunks], first, last)
             if len(points) and t + 1 < T:
                 point(kind, numbers[t + 1], each, new, points[k % rows], first, last)
         count_up(counter, 1, 1)

@@ -82,6 +82,9 @@ class TouchedColumns:
 class Run:
     """The memory of one hypergradient."""
 
+    #: Not looked at: no step goes over all columns.
+    restless = False
+
     def __init__(self, loop: TouchedColumns, state: Array, numbers: Numbers, K: int) -> None:
         rows, batches, most = loop.rows, loop.batches, loop.most
         d, stride, T = rows.shape[1], rows.stride, len(most)

@@ -102,6 +102,17 @@ def assert_same(plain, method, tol=1e-12):
         b.cost.transitions,
         b.cost.products,
     )
+    if type(fast.loop.kernel).__name__ != "TouchedColumns":  # where no step goes over all of w
+        assert a._restless == b._restless
+
+
+@pytest.mark.filterwarnings("ignore::tinybilevel.StabilityWarning")
+def test_a_step_size_that_is_too_large_is_seen():
+    whole = [np.arange(N)] * T
+    for step_size, swings in ((0.3, False), (500.0, True)):
+        plain = problem(batches=whole, step_size=step_size, penalty="one")
+        assert_same(plain, tb.KRMD(K=2), 1e-9)
+        assert tb.KRMD(K=2)(tb.compile(plain))._restless is swings
 
 
 @pytest.fixture

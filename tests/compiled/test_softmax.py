@@ -144,6 +144,25 @@ def assert_same(plain, *methods):
         for block in BLOCKS:  # none is hidden by a larger one
             assert relative_error(a.grad[BLOCKS[block]], b.grad[BLOCKS[block]]) < 1000 * tol, block
         assert a.value == pytest.approx(b.value, rel=tol)
+        assert a._restless == b._restless
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("move", [tb.GradientDescent, tb.Nesterov])
+@pytest.mark.parametrize("horizon", [1, 2, 3, 6])
+def test_a_step_size_that_is_too_large_is_seen(layout, move, horizon, monkeypatch):
+    seen = set()
+    for step in (0.3, 40.0, 400.0):
+        monkeypatch.setitem(ALGORITHMS, move, (step, ALGORITHMS[move][1]))
+        plain = problem(move, layout=layout, T=horizon)
+        fast = tb.compile(plain)
+        found = tb.KRMD(K=1).unwatched(fast)._restless
+        assert found == tb.KRMD(K=1).unwatched(plain)._restless
+        seen.add(found)
+        if found:
+            with pytest.warns(tb.StabilityWarning, match="does not settle"):
+                tb.KRMD(K=1)(fast)
+    assert seen == ({False} if horizon < 3 else {False, True})
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

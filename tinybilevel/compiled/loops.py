@@ -147,6 +147,7 @@ class HostLoop(Loop):
         held: int | None = None,
         state: Array | None = None,
         start: bool = False,
+        restless: bool = False,
     ) -> Hypergradient | None:
         """Pull h back to λ; None where anything is not finite. By default K + 1 states are held."""
         grad, last = self.pull(lam, h), w if state is None else state
@@ -155,7 +156,7 @@ class HostLoop(Loop):
         cost = Cost(self.T, K + start, (max(K, 1) + 1) * w.nbytes if held is None else held)
         norms = np.asarray(norms, float)
         kept: dict[str, Any] = {"state": state, "_lower": (problem, lam.copy())}
-        return Hypergradient(value, grad, w, K, norms, cost, **kept)
+        return Hypergradient(value, grad, w, K, norms, cost, **kept, _restless=restless)
 
     def pull(self, lam: Array, h: Array) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -224,7 +225,8 @@ class CleaningOnHost(HostLoop):
             squares = [alpha @ alpha, *self._back(kernel, run, alpha, theta, h, start)]
             norms = np.sqrt(squares)
         whole = state.reshape(-1) if len(state) > 1 else None
-        return self.result(problem, lam, value, h, w, K, norms, run.held, whole, start)
+        more = run.held, whole, start, run.restless
+        return self.result(problem, lam, value, h, w, K, norms, *more)
 
     def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
         return self.batch_over([self] * len(lams), lams, K)

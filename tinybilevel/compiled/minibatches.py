@@ -142,7 +142,8 @@ class MinibatchesOnHost(HostLoop):
             norms = np.sqrt(np.append(alpha @ alpha, back.squares))
             whole = state.reshape(-1) if len(state) > 1 else None
             w = state[0].copy()
-            return self.result(problem, lam, float(value), h, w, K, norms, run.held, whole, start)
+            more = run.held, whole, start, run.restless
+            return self.result(problem, lam, float(value), h, w, K, norms, *more)
 
     @property
     def _strengths(self) -> SoftmaxLower:
