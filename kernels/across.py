@@ -9,7 +9,7 @@ X lies block by block of rows, transposed: number i of feature j of block b is
 data[(b · features + j) · block + i]. Zeros fill the features up to whole tiles, and the rows to
 whole vectors. W and the sum over examples are `features` rows of C; scores, C rows of `block`.
 
-Two classes have one score, and are left to `one_score`.
+Two classes have one score, and are left to `across_one`.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ import numpy as np
 
 from tinybilevel.kernels.adaptation_loop import ascend, descend
 from tinybilevel.kernels.images import fold, unfold
+from tinybilevel.kernels.moves import restless
 from tinybilevel.kernels.workspace import Workspace
 
 __all__ = ["Adaptation", "Block"]
@@ -193,16 +194,12 @@ class Run:
 
     @property
     def restless(self) -> bool:
-        """Whether the last step goes back on the one before it, and is no shorter than the first.
-
-        As `tinybilevel.engine.dynamics.Dynamics` has it.
-        """
+        """Whether the last steps swing and are longer than the first; see `moves`."""
         if self.of.T < 3:
             return False
         first, before, last = self.second - self.centre, *np.diff(self.states[-3:], axis=0)
-        return bool(
-            self._inner(before, last) < 0 and self._inner(last, last) > self._inner(first, first)
-        )
+        pairs = (first, first), (before, last), (last, last)
+        return restless(self.of.T, np.array([[self._inner(*pair) for pair in pairs]]))
 
     def backward(self, alpha: Array, K: int) -> Back:
         """Go K steps back from α_T."""

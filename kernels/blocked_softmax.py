@@ -9,7 +9,6 @@ take all their pieces in one call, row by row as they lie in memory.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -295,15 +294,15 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
         return [[_part(0, X, y, n_classes, slice(0, n), n)]]
     block = -(-n // -(-n // most))  # of nearly equal blocks, what is left is short
     count, work = n // block, n * n_classes * d
-    helpers = _team_count(work) if work >= _LARGE else 1
+    shares = _team_count(work) if work >= _LARGE else 1
     teams, number = [], 0
-    for k in range(helpers):
-        start, stop = count * k // helpers, count * (k + 1) // helpers
+    for k in range(shares):
+        start, stop = count * k // shares, count * (k + 1) // shares
         cuts = [start]
         while cuts[-1] < stop:
             # The first ends at another time for each: not all want the interpreter at once.
-            step = min(_STRIP, -(-count // helpers))
-            step = step if len(cuts) > 1 else -(-step * (k + 1) // helpers)
+            step = min(_STRIP, -(-count // shares))
+            step = step if len(cuts) > 1 else -(-step * (k + 1) // shares)
             cuts.append(min(cuts[-1] + step, stop))
         rows = [slice(a * block, b * block) for a, b in pairwise(cuts)]
         teams.append([_part(number + i, X, y, n_classes, r, block) for i, r in enumerate(rows)])
@@ -316,7 +315,7 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
 
 def _team_count(work: int) -> int:
     """Return how many teams share a large product, whatever threads there are: sums go by team."""
-    return min(max(2 ** int(math.log2(work / _LARGE)), 2), _MOST)
+    return min(max(2 ** ((work // _LARGE).bit_length() - 1), 2), _MOST)
 
 
 def _part(number: int, X: Any, y: Array, n_classes: int, rows: slice, block: int) -> _Part:

@@ -189,8 +189,7 @@ class Softmax:
         (n, d), n_classes = X.shape, self.n_classes
         ld = n_classes if sparse else -(-d // vector) * vector
         # Chunks of whole blocks, blocks of whole tiles.
-        most = _BLOCK // (min(ld, _DEEP) * X.dtype.itemsize)
-        most = max(most, _SHORTEST)
+        most = max(_BLOCK // (min(ld, _DEEP) * X.dtype.itemsize), _SHORTEST)
         shortest = _SHORTEST if n_classes * ld <= _LONG else 2 * _SHORTEST
         chunks = min(_CHUNKS, -(-n // shortest))
         if sparse:

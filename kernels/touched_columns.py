@@ -90,16 +90,15 @@ class Run:
         d, stride, T = rows.shape[1], rows.stride, len(most)
         self.kept = aligned((K, batches.largest * stride), rows.dtype)
         self.W = rows.spread(state)[0]
-        # A log has memory for more than it may need, which the system hands out when it is used;
-        # and for one entry where batches of empty rows need none: without any, none is asked for.
-        count = max(int(most[T - K :].sum()), min(K, 1)) * loop.learns_ridge
+        # A log has memory for more than it may need, which the system hands out when it is used.
+        count = int(most[T - K :].sum()) * loop.learns_ridge
         self.log = (
             np.empty(count * stride, rows.dtype),
             np.empty(count),
             np.zeros(K + 1, np.int64),
         )
         self.arguments = (
-            *(rows.data, rows.columns, loop.y, rows.sizes),
+            *(loop.learns_ridge, rows.data, rows.columns, loop.y, rows.sizes),
             *(batches.index, batches.starts, batches.scales, numbers.weights),
             *(numbers.ridge.astype(float), numbers.c[:, 0].astype(float)),
             *(aligned((batches.largest * stride,), rows.dtype), self.W),
@@ -154,6 +153,7 @@ def _shrink_all(W, s, factor):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _forward(  # type: ignore[no-untyped-def]
+    learns,
     X,
     columns,
     y,
@@ -178,7 +178,7 @@ def _forward(  # type: ignore[no-untyped-def]
     """`since` has the product of the factors that each w_j still lacks; leave it as of T − K."""
     T, K, classes, stride, number = scales.size, len(kept), sizes[0], sizes[2], W.dtype.type
     d, used, lacking = since.size, 0, since.copy()
-    one, s = log.size == 0 and (ridge == ridge[0]).all(), 1.0
+    one, s = not learns and (ridge == ridge[0]).all(), 1.0
     for t in range(T):
         rows, gamma = index[starts[t] : starts[t + 1]], gammas[t]
         if t == T - K:
@@ -188,7 +188,7 @@ def _forward(  # type: ignore[no-untyped-def]
             for k in range(count):
                 j = met[k]
                 w = j * stride
-                if log.size and t >= T - K:
+                if learns and t >= T - K:
                     row_keep(W, w, log, used * stride, classes, number(1))
                     log_factor[used] = lacking[j]
                     used += 1
@@ -217,6 +217,7 @@ def _forward(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _backward(  # type: ignore[no-untyped-def]
+    learns,
     X,
     columns,
     y,
@@ -242,7 +243,7 @@ def _backward(  # type: ignore[no-untyped-def]
     log_ends,
 ):
     T, K, classes, stride, number = scales.size, len(kept), sizes[0], sizes[2], W.dtype.type
-    d, learns = since.size, ridge_along.size > 0
+    d = since.size
     one, s = not learns and (ridge == ridge[0]).all(), 1.0
     # What each α_j still lacks; the sum over these steps of γ_t times all factors but that of t.
     lacking, but_one, column_squares = np.ones(d), np.zeros(d), np.empty(d)

@@ -221,7 +221,8 @@ class CleaningOnHost(HostLoop):
         state, run = kernel.forward(*inputs, K)
         w = state[0].copy()
         with np.errstate(over="ignore", invalid="ignore"):
-            value, alpha, h = f.value(w, theta), f.grad(w, theta), self._direct(w, theta)
+            value, alpha, h = f.value_with_grads(w, theta)
+            h = h.astype(promote(h, theta))
             squares = [alpha @ alpha, *self._back(kernel, run, alpha, theta, h, start)]
             norms = np.sqrt(squares)
         whole = state.reshape(-1) if len(state) > 1 else None
@@ -285,11 +286,6 @@ class CleaningOnHost(HostLoop):
         if not learned and laid is not None:
             self._fixed[name] = laid
         return laid
-
-    def _direct(self, w: Array, theta: Array) -> Array:
-        """Return h_T, an array that is nobody else's."""
-        h = self.upper.grad_lam(w, theta)
-        return h.astype(promote(h, theta))
 
     def _back(
         self, kernel: Any, run: Any, alpha: Array, theta: Array, h: Array, start: bool = False
@@ -355,9 +351,10 @@ def _at_once(runs: Sequence[tuple[CleaningOnHost, Array, Array, Array]], K: int)
         ):
             # On this thread: the upper level may have threads of its own.
             w, f = state[0], loop.upper
-            value[:] = f.value(w, theta) + 0 * state.sum()  # NaN if it is not finite
-            hs.append(loop._direct(w, theta))
-            back.append(partial(loop._back, kernel, run, f.grad(w, theta), theta, hs[-1]))
+            found, alpha, h = f.value_with_grads(w, theta)
+            value[:] = found + 0 * state.sum()  # NaN if it is not finite
+            hs.append(h.astype(promote(h, theta)))
+            back.append(partial(loop._back, kernel, run, alpha, theta, hs[-1]))
     together(back)
     for (loop, lam, _, grad), h in zip(runs, hs, strict=True):
         grad[:] = loop.pull(lam, h)
