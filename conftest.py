@@ -5,7 +5,16 @@ import sys
 
 import pytest
 
+import tinybilevel
+
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+if tinybilevel.__file__ is None:
+    # Numba's code of an installation that is gone: a folder without modules comes before ours.
+    raise pytest.UsageError(
+        f"an earlier installation has left machine code in {list(tinybilevel.__path__)}, which is "
+        "imported in place of this checkout: delete that folder"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -1,18 +1,21 @@
 """A line to whoever waits for Numba: what is being compiled, where it was not found on disk.
 
 The logger ``tinybilevel`` gets it, as a warning: that is what Python shows where nobody has set up
-logging. To import this module is enough.
+logging. To import this module is enough; it also sees to it that no old code is found there.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from threading import Timer
 from typing import Any
 
 from numba import types
 from numba.core import event
+
+from tinybilevel.kernels.stale import forget
 
 __all__ = ["PATIENCE"]
 
@@ -74,4 +77,5 @@ def _floats(args: Any) -> set[str]:
     return found
 
 
+forget(Path(__file__).parent)
 event.register("numba:compile", _Listener())

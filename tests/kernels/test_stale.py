@@ -77,3 +77,17 @@ print(g(1))
     if edited:
         (tmp_path / "inner.py").write_text(kernel.format("", "f", "x + 100"))
     assert run() == ("101" if edited else "2")
+
+
+@pytest.mark.parametrize(("module", "looks"), [("tiles", 1), ("blocked_softmax", 0)])
+def test_whoever_loads_compiled_kernels_looks_first_and_nobody_else_leaves_a_trace(module, looks):
+    pytest.importorskip("numba")
+    code = f"""
+import tinybilevel.kernels.stale as stale
+stale.forget = lambda folder: print(folder.name)
+import tinybilevel.kernels.{module}
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert said == looks * "kernels\n"
