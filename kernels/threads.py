@@ -24,13 +24,14 @@ __all__ = ["cores", "helpers", "in_parallel", "quota", "threads"]
 #: Whose numbers hold for these threads too: process pools set them.
 _LIMITS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 #: A look at who runs is not repeated before so many times as long have passed, or so many seconds.
-_APART, _LATEST = 1000, 0.25
+#: One that finds the cores taken is, after a few milliseconds, then after twice as long each time.
+_APART, _LATEST, _SOON = 1000, 0.25, 0.004
 #: Threads, where there is no limit.
 _MANY = 1 << 16
 
 _pool: list[ThreadPoolExecutor] = []
-#: When to look at the cores again, and how many were free of other processes.
-_seen = [0.0, 0.0]
+#: When to look at the cores again, how many were free of other processes, and how long that holds.
+_seen = [0.0, 0.0, 0.0]
 
 
 def threads() -> int:
@@ -177,8 +178,10 @@ def _free(wanted: int) -> int:
             # What runs may be this process's, or run for a moment.
             if free < wanted:
                 free = max(free, all_cores - _running() + _mine())
-        taken = time.monotonic() - now
-        _seen[:] = now + min(_APART * taken, _LATEST), free
+        apart = min(_APART * (time.monotonic() - now), _LATEST)
+        if free < wanted:  # who ran for a moment would cost what is left of a short call
+            apart = min(apart, max(2 * _seen[2], _SOON))
+        _seen[:] = now + apart, free, apart if free < wanted else 0
     return int(_seen[1])
 
 

@@ -17,7 +17,7 @@ from tinybilevel.kernels.threads import cores, helpers, in_parallel, quota, thre
 @pytest.fixture(autouse=True)
 def idle(monkeypatch):
     """Have no company on a machine with eight cores, and no limits."""
-    monkeypatch.setattr(module, "_seen", [0.0, 0.0])
+    monkeypatch.setattr(module, "_seen", [0.0, 0.0, 0.0])
     monkeypatch.setattr(module, "_running", lambda: 1)
     monkeypatch.setattr(module, "cores", lambda: 8)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
@@ -137,7 +137,7 @@ def run(code, **limits):
     env = {name: value for name, value in os.environ.items() if name not in names}
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(
-        command, env={**env, **limits}, check=True, timeout=60, capture_output=True, text=True
+        command, env={**env, **limits}, check=True, timeout=300, capture_output=True, text=True
     )
     return done.stdout
 
@@ -250,6 +250,39 @@ def test_a_look_is_not_repeated_at_once(monkeypatch):
     looks.clear()
     assert [helpers(1) for _ in range(20)] == [0] * 20
     assert looks == []
+
+
+def test_company_is_looked_for_again_soon_then_less_and_less_often(monkeypatch):
+    clock, running, looks = [100.0], [9], []
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module, "_mine", lambda: looks.append(clock[0]) or 1)
+    # Nothing seems to take time but a look, a millisecond.
+    monkeypatch.setattr(module, "_running", lambda: clock.append(clock.pop() + 5e-4) or running[0])
+
+    def looks_within(seconds):
+        looks.clear()
+        while clock[0] < 100 + seconds:
+            clock[0] += 5e-4
+            others.append(helpers(8))
+        return [looks[k] - looks[0] for k in range(0, len(looks), 2)]
+
+    others = []
+    times = looks_within(1.0)
+    assert set(others) == {0}
+    apart = np.diff(times)
+    assert apart[0] < 0.01
+    assert np.all(apart[1:5] > 1.5 * apart[:4])
+    assert 0.2 < apart[-1] < 0.3
+    # Once the others have gone, the next who comes is asked about soon again.
+    running[0] = 1
+    clock[0] += 1
+    assert helpers(8) == 7
+    running[0] = 9
+    clock[0] += 1
+    assert helpers(8) == 0
+    running[0] = 1
+    clock[0] += 0.01
+    assert helpers(8) == 7
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/loadavg"), reason="the system does not say who runs")
