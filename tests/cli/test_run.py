@@ -183,10 +183,26 @@ def test_a_folder_is_never_overwritten(tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_a_file_in_place_of_a_folder_is_named(tmp_path, capsys):
+@pytest.mark.parametrize("folder", ["x", "x/y/z"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["run", name] for name in ("toy", "hypercleaning", "task-interaction", "one-shot")),
+        *(["reproduce", f"table{k}"] for k in (2, 3, 4)),
+        *(["reproduce", f"figure{k}"] for k in (5, 6, 7)),
+    ],
+    ids=" ".join,
+)
+def test_a_file_in_place_of_a_folder_is_named(command, folder, tmp_path, capsys):
     (tmp_path / "x").write_text("mine")
-    assert main(["run", "toy", "--iterations", "2", "--out", str(tmp_path / "x")]) == 2
-    assert "x is a file: name a folder" in capsys.readouterr().err
+    assert main([*command, "--out", str(tmp_path / folder)]) == 2
+    assert f"{tmp_path / 'x'} is a file: name a folder" in capsys.readouterr().err
+
+
+def test_python_runs_the_command_line_as_a_module():
+    command = [sys.executable, "-m", "tinybilevel", "run", "--help"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("usage: tinybilevel run")
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):

@@ -332,3 +332,15 @@ def test_the_whole_state_comes_back_where_it_has_buffers(method):
     np.testing.assert_array_equal(r.state, state)
     np.testing.assert_array_equal(r.w, state[:2])
     assert method(tb.problems.toy()).state is None
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        (None, "problem must be a BilevelProblem or a list of them, got None"),
+        ([None] * 3, r"problem\[0\] must be a BilevelProblem, got None"),
+    ],
+)
+def test_a_batch_of_something_else_is_refused(problem, message):
+    with pytest.raises(TypeError, match=message):
+        tb.KRMD(K=1).batch(problem, np.ones((3, 2)))

@@ -189,6 +189,7 @@ def test_it_stops_at_a_zero_gradient_and_says_so():
         (None, np.zeros((0, 2)), {}, "there must be a run"),
         ([tb.problems.toy()] * 2, STARTS, {}, "a row for each of 2 problems, got 3"),
         ([], None, {}, "there must be a run"),
+        ([tb.problems.toy()] * 2, 3.0, {}, r"lam0 must be \(B, N\) or \(N,\), got shape \(\)"),
         ([tb.problems.toy()], [[np.nan, 1.0]], {}, "lam0 must be finite"),
         (None, STARTS, {"on_divergence": "inf"}, 'must be "raise" or "stop", got .inf'),
         ([cleaning(0), cleaning(1, n=801)], None, {}, "one size and dtype in all runs"),

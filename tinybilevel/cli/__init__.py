@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
+        _check_out(getattr(args, "out", None))
         with _one_line_warnings(), _sigterm_raises():
             args.command(args)
     except KeyboardInterrupt as stop:
@@ -65,6 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tinybilevel: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _check_out(out: Path | None) -> None:
+    for path in () if out is None else (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(f"--out {path} is a file: name a folder")
 
 
 @contextmanager

@@ -121,7 +121,7 @@ class Method:
         ------
         TypeError, ValueError
             If `lams` is not a finite float32 or float64 matrix with rows of the right size, or
-            there are not as many problems as rows.
+            `problem` is neither a problem nor as many as there are rows.
         DivergenceError
             If a state, a value or a hypergradient is not finite.
 
@@ -136,6 +136,8 @@ class Method:
         """
         lams = as_float("lams", lams, ndim=2)
         one = isinstance(problem, BilevelProblem)
+        if not isinstance(problem, BilevelProblem | Sequence):
+            raise TypeError(f"problem must be a BilevelProblem or a list of them, got {problem!r}")
         problems = [problem] if isinstance(problem, BilevelProblem) else list(problem)
         for k, each in enumerate(problems):
             if not isinstance(each, BilevelProblem):

@@ -241,6 +241,8 @@ def _starts(problem: Any, lam0: Any) -> tuple[list[BilevelProblem], list[Array]]
         rows = [None] * len(problems)
         if lam0 is not None:
             rows = as_float("lam0", lam0)
+            if rows.ndim not in (1, 2):
+                raise ValueError(f"lam0 must be (B, N) or (N,), got shape {rows.shape}")
             rows = [rows] * len(problems) if rows.ndim == 1 else rows
         if len(rows) != len(problems):
             raise ValueError(
