@@ -18,6 +18,7 @@ import math
 
 from numba import njit
 
+from tinybilevel.kernels.compiling import LEAN
 from tinybilevel.kernels.tiles import add_tile, dot_tile, exps
 
 __all__ = [
@@ -45,7 +46,7 @@ def scratch(classes: int, block: int) -> int:
     return (classes + 2) * block
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def take_across(k, product, data, y, weights, W, V, mine, G, per_example, kept, sizes):  # type: ignore[no-untyped-def]
     """Write the sum over the rows of chunk k to G, and to `per_example` and `kept` their part."""
     classes, _, _, vector, blocks, block, features = sizes
@@ -62,12 +63,12 @@ def take_across(k, product, data, y, weights, W, V, mine, G, per_example, kept, 
             break
         own, out = y[first : first + rows], per_example[first : first + rows]
         if product == KEPT_VJP:
-            S[:size] = kept[b * size : (b + 1) * size]
+            _copy(kept[b * size : (b + 1) * size], S[:size])
         else:
             _scores(data, x, W, classes, features, rows, block, vector, S)
             _softmax(S, classes, block, own, top, total)
             if product == GRAD and kept.size:
-                kept[b * size : (b + 1) * size] = S[:size]
+                _copy(S[:size], kept[b * size : (b + 1) * size])
         if product == LOSSES:
             for i in range(rows):
                 out[i] = math.log(total[i]) + top[i]
@@ -85,7 +86,13 @@ def take_across(k, product, data, y, weights, W, V, mine, G, per_example, kept, 
         _sums(data, x, S, classes, features, rows, block, vector, G)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
+def _copy(x, out):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] = x[i]
+
+
+@njit(**LEAN)
 def _scores(data, x, W, classes, features, rows, block, vector, S):  # type: ignore[no-untyped-def]
     """S[c, i] = Σ_j W[j, c] x_ij."""
     S[: classes * block] = 0
@@ -104,7 +111,7 @@ def _scores(data, x, W, classes, features, rows, block, vector, S):  # type: ign
                 c += 1
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _sums(data, x, R, classes, features, rows, block, vector, G):  # type: ignore[no-untyped-def]
     """G[j, c] += Σ_i R[c, i] x_ij."""
     n = -(-rows // vector)
@@ -123,7 +130,7 @@ def _sums(data, x, R, classes, features, rows, block, vector, G):  # type: ignor
                 c += 1
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(**LEAN, error_model="numpy")
 def _softmax(S, classes, block, own, top, total):  # type: ignore[no-untyped-def]
     """Turn S into P; write Σ_c exp(S − max) to `total`, and the max less the label's to `top`."""
     rows = own.size
@@ -153,7 +160,7 @@ def _softmax(S, classes, block, own, top, total):  # type: ignore[no-untyped-def
             s[i] /= total[i]
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _residual(P, c, theta, own):  # type: ignore[no-untyped-def]
     """P_i = θ_i (P_i − [c = y_i])."""
     zero = theta.dtype.type(0)
@@ -161,7 +168,7 @@ def _residual(P, c, theta, own):  # type: ignore[no-untyped-def]
         P[i] = theta[i] * P[i] - (theta[i] if own[i] == c else zero)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _change(P, D, classes, block, theta, own, out, mean):  # type: ignore[no-untyped-def]
     """Turn P into θ P ∘ (D − mean), mean = Σ_c P ∘ D, and write mean − D_y."""
     rows = own.size

@@ -20,6 +20,7 @@ import numpy as np
 from numba import njit
 
 from tinybilevel.kernels.across import GRAD, GRAD_VJP, KEPT_VJP, LOSSES
+from tinybilevel.kernels.compiling import LEAN
 from tinybilevel.kernels.tiles import fold, gather_tile, logistic_slopes, product_tile, times
 
 __all__ = ["LOGISTIC", "SQUARES", "WIDE", "scratch_one", "take_one"]
@@ -38,44 +39,47 @@ def scratch_one(features: int, block: int, vector: int) -> int:
     return 3 * block + features * (1 + vector)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def take_one(k, product, data, y, weights, W, V, mine, G, per_example, kept, sizes):  # type: ignore[no-untyped-def]
     """Write the sum over the rows of chunk k to G, and to `per_example` and `kept` their part."""
     classes, loss, _, vector, blocks, block, features = sizes
     S, D, theta, own = mine[0], mine[1], block, 3 * block
     sums, labels = D[own + features :], data.size // (features + 1) * features
-    sums[: features * vector] = 0
-    D[theta : theta + block] = weights[0]
+    for i in range(features * vector):
+        sums[i] = 0
+    for i in range(theta, theta + block):
+        D[np.uintp(i)] = weights[0]
     if product == KEPT_VJP:
         V = W
     if classes == 2:
         V = _difference(V, D[own : own + features])
         W = _difference(W, S[own : own + features])
     # Slopes and curvatures of a block; no array is made in this loop, which would be counted.
-    P, wide = kept if kept.size else S, block == WIDE * vector
-    for b in range(k * blocks, (k + 1) * blocks):
+    P, half = kept if kept.size else S, WIDE // 2 * vector
+    start, stop = k * blocks, min((k + 1) * blocks, -(-y.size // block))
+    for b in range(start, stop):
         first, x, p = b * block, b * features * block, 2 * b * block if kept.size else block
         rows = min(block, y.size - first)
-        if rows <= 0:
-            break
+        wide = rows > half
+        count = 2 * half if wide else half
         if product != KEPT_VJP:
             if wide:
                 _score(W, 0, 0, 1, features, data, x, block, S, 0, 0)
             else:
                 _score_half(W, 0, 0, 1, features, data, x, block, S, 0, 0)
             if loss == SQUARES:
-                _square_slopes(S, data, labels + first, P, p, block)
+                _square_slopes(S, data, labels + first, P, p, count)
             elif product != LOSSES:
                 curved = product == GRAD_VJP or kept.size > 0
-                logistic_slopes(S, 0, data, labels + first, block, P, p, curved)
+                logistic_slopes(S, 0, data, labels + first, count, P, p, curved)
         if product == LOSSES:
             _losses(loss, S, data, labels + first, per_example, first, rows)
             continue
         if weights.size > 1:
-            D[theta : theta + rows] = weights[first : first + rows]
-            D[theta + rows : theta + block] = 0
+            for i in range(count):
+                D[np.uintp(theta + i)] = weights[np.uintp(first + i)] if i < rows else 0
         if product == GRAD:
-            times(P, p, D, theta, S, 0, block)
+            times(P, p, D, theta, S, 0, count)
         else:
             if wide:
                 _score(V, 0, 0, 1, features, data, x, block, D, 0, 0)
@@ -83,19 +87,21 @@ def take_one(k, product, data, y, weights, W, V, mine, G, per_example, kept, siz
                 _score_half(V, 0, 0, 1, features, data, x, block, D, 0, 0)
             if per_example.size:
                 _along(P, p, D, per_example, first, rows)
-            times(P, p + block, D, 0, S, 0, block)
-            times(S, 0, D, theta, S, 0, block)
+            times(P, p + count, D, 0, S, 0, count)
+            times(S, 0, D, theta, S, 0, count)
+        # After the last block comes the first, in the next step.
+        ahead = (b + 1 if b + 1 < stop else start) * features * block - x
         if wide:
-            _gather(S, 0, data, x, block, features, sums, 0)
+            _gather(S, 0, data, x, block, features, sums, 0, ahead)
         else:
-            _gather_half(S, 0, data, x, block, features, sums, 0)
+            _gather_half(S, 0, data, x, block, features, sums, 0, ahead)
     fold(sums, 0, features, G, classes - 1, classes)
     if classes == 2:
         for j in range(features):
             G[2 * j] = -G[2 * j + 1]
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _difference(W, out):  # type: ignore[no-untyped-def]
     """Write W_1 − W_0, NaN where it is infinite, as the softmax of an infinite score is."""
     zero = W.dtype.type(0)
@@ -105,21 +111,21 @@ def _difference(W, out):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(nogil=True, cache=True)
-def _square_slopes(z, data, target, P, p, block):  # type: ignore[no-untyped-def]
+@njit(**LEAN)
+def _square_slopes(z, data, target, P, p, count):  # type: ignore[no-untyped-def]
     one = z.dtype.type(1)
-    for i in range(block):
+    for i in range(count):
         P[np.uintp(p + i)] = z[i] - data[np.uintp(target + i)]
-        P[np.uintp(p + block + i)] = one
+        P[np.uintp(p + count + i)] = one
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _along(P, p, d, out, first, rows):  # type: ignore[no-untyped-def]
     for i in range(rows):
         out[np.uintp(first + i)] = P[np.uintp(p + i)] * d[i]
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _losses(loss, z, data, label, out, first, rows):  # type: ignore[no-untyped-def]
     zero, half = z.dtype.type(0), z.dtype.type(0.5)
     for i in range(rows):

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from tinybilevel.kernels.compiling import LEAN
+
 __all__ = ["restless", "watch"]
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@njit(**LEAN, fastmath={"reassoc", "contract"})
 def watch(t, T, w, new, move, moves, first, last):  # type: ignore[no-untyped-def]
     """Add to `moves` what some entries have of ‖m_1‖², m_{T−1} · m_T and ‖m_T‖².
 

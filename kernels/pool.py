@@ -118,7 +118,7 @@ else:
         pass
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=True)  # it makes an array, whoever calls it
 def part(cores, me):  # type: ignore[no-untyped-def]
     """Go to another core, once, if another of these threads was last seen on this one.
 

@@ -27,6 +27,7 @@ from tinybilevel.kernels.across import (
     take_across,
 )
 from tinybilevel.kernels.across_one import LOGISTIC, WIDE, scratch_one, take_one
+from tinybilevel.kernels.compiling import LEAN
 from tinybilevel.kernels.laid import Laid, laid
 from tinybilevel.kernels.pool import pool, wait
 from tinybilevel.kernels.remembered import Remembering
@@ -493,7 +494,7 @@ def _work(counter, product, X, y, weights, W, V, scratch, sums, per_example, kep
         count_up(counter, 1, 1)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def take_chunk(k, product, X, y, weights, W, V, mine, G, per_example, kept, sizes):  # type: ignore[no-untyped-def]
     """Write the sum over the rows of chunk k to G, and to `per_example` and `kept` their part."""
     classes, ld, stride, _, blocks, block, features = sizes

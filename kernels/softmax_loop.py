@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from tinybilevel.kernels.compiling import LEAN
 from tinybilevel.kernels.moves import restless, watch
 from tinybilevel.kernels.pool import LOOKS, core, part, pool, rest, wait
 from tinybilevel.kernels.softmax import GRAD, GRAD_VJP, KEPT_VJP, Softmax, aligned, take_chunk
@@ -204,7 +205,7 @@ class Run:
         wait(counter[2:], 0)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _next(queue, patience, me):  # type: ignore[no-untyped-def]
     """Wait for the next ticket and take it; return its step, or −1 if none is left, and which.
 
@@ -241,7 +242,7 @@ def _next(queue, patience, me):  # type: ignore[no-untyped-def]
             rest()
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _hand_in(queue, step, which, place):  # type: ignore[no-untyped-def]
     """Say where the sum of a chunk lies; return False if another thread has done so."""
     _, _, done, places, _, _ = queue
@@ -251,7 +252,7 @@ def _hand_in(queue, step, which, place):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _piece(piece, pieces, layout):  # type: ignore[no-untyped-def]
     """Return which rows of w a piece has, first and last."""
     each = -(-layout[0] // pieces)
@@ -259,7 +260,7 @@ def _piece(piece, pieces, layout):  # type: ignore[no-untyped-def]
     return first, min(first + each, layout[0])
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _add_up(first, last, layout, sums, places, scale, penalty, x, out):  # type: ignore[no-untyped-def]
     """Write some rows of scale Σ_k sums[places[k]] + penalty x."""
     _, length, ld, sum_ld = layout
@@ -275,13 +276,13 @@ def _add_up(first, last, layout, sums, places, scale, penalty, x, out):  # type:
             out[at] = scale * total[place] + penalty[at] * x[at]
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _subtract_twice(x, y, out):  # type: ignore[no-untyped-def]
     for j in range(out.size):
         out[j] -= (x[j] + x[j]) * y[j]
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@njit(**LEAN, fastmath={"reassoc", "contract"})
 def _square(first, last, layout, x):  # type: ignore[no-untyped-def]
     """Return the square norm of some rows of each part of a state."""
     _, length, ld, _ = layout
@@ -294,7 +295,7 @@ def _square(first, last, layout, x):  # type: ignore[no-untyped-def]
     return square
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _descend(  # type: ignore[no-untyped-def]
     queue, patience, data, rule, scratch, sums, T, points, grads, ring, kept, move, moves
 ):
@@ -328,7 +329,7 @@ def _descend(  # type: ignore[no-untyped-def]
     count_up(counter, 3, 1)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _ascend(  # type: ignore[no-untyped-def]
     queue,
     patience,

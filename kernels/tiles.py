@@ -190,14 +190,15 @@ def add_rows_tile(vectors: int, classes: int) -> Callable[..., None]:
 def gather_tile(vectors: int) -> Callable[..., None]:
     """Make G[g + j·lanes :] += Σ_v R[r + v·lanes :] X[x + j·ldx + v·lanes :], j over n rows of X.
 
-    So each of these vectors is a sum over some of the examples; `fold` adds them up.
+    So each of these vectors is a sum over some of the examples; `fold` adds them up. Meanwhile the
+    numbers that lie `ahead` of these come into the nearest cache.
     """
 
     @intrinsic
-    def gather(context, R, r, X, x, ldx, n, G, g):  # type: ignore[no-untyped-def]
+    def gather(context, R, r, X, x, ldx, n, G, g, ahead):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
             emit = _Emitter(context, builder, signature)
-            R, r, X, x, ldx, n, G, g = args
+            R, r, X, x, ldx, n, G, g, ahead = args
             along = [emit.integer(v * emit.lanes) for v in range(vectors)]
             Rs = [emit.load(0, R, emit.at(r, v)) for v in along]
             with cgutils.for_range(builder, n) as loop:
@@ -207,11 +208,12 @@ def gather_tile(vectors: int) -> Callable[..., None]:
                 )
                 total = emit.load_from(place)
                 for R_v, v in zip(Rs, along, strict=True):
+                    emit.prefetch(2, X, emit.at(start, ahead, v))
                     total = emit.multiply_add(R_v, emit.load(2, X, emit.at(start, v)), total)
                 emit.store_to(total, place)
             return context.get_dummy_value()
 
-        return types.void(R, types.intp, X, *_INTS, G, types.intp), generate
+        return types.void(R, types.intp, X, *_INTS, G, *_INTS[:2]), generate
 
     return gather
 
@@ -595,6 +597,15 @@ class _Emitter:
 
     def load(self, k: int, array: Any, offset: Any) -> Any:
         return self.load_from(self.vector(k, array, offset))
+
+    def prefetch(self, k: int, array: Any, offset: Any) -> None:
+        """Have a cache line come into the nearest cache; where there is none, nothing happens."""
+        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        fetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        read, near, data = (ir.Constant(i32, value) for value in (0, 3, 1))
+        place = self.builder.bitcast(self.scalar(k, array, offset), byte)
+        self.builder.call(fetch, [place, read, near, data])
 
     def store_to(self, value: Any, place: Any) -> None:
         self.builder.store(value, place, align=self.size)

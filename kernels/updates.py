@@ -32,6 +32,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from tinybilevel.kernels.compiling import LEAN
+
 __all__ = [
     "ADAM",
     "BUFFERS",
@@ -70,19 +72,20 @@ def adam_numbers(gammas: Any, beta1: float, beta2: float, eps: float, before: in
     return np.array(rows).reshape(-1, 8)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def point(kind, c, each, state, y, first, last):  # type: ignore[no-untyped-def]
     """y = w + μ v of Nesterov; w of all others."""
     y, w = y[first:last], state[0, first:last]
     if kind != NESTEROV:
-        y[:] = w
+        for j in range(y.size):
+            y[j] = w[j]
         return
     mu, factor, v = c[1], each[1, first:last], state[1, first:last]
     for j in range(y.size):
         y[j] = w[j] + mu * factor[j] * v[j]
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def advance(kind, c, each, g, state, new, first, last):  # type: ignore[no-untyped-def]
     """Take the step."""
     if kind == DESCENT:
@@ -95,7 +98,7 @@ def advance(kind, c, each, g, state, new, first, last):  # type: ignore[no-untyp
         _roll(c, each, g, state, new, first, last)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def direction(kind, c, each, g, state, alpha, u, along, first, last):  # type: ignore[no-untyped-def]
     """Begin the step back."""
     if kind == DESCENT:
@@ -108,7 +111,7 @@ def direction(kind, c, each, g, state, alpha, u, along, first, last):  # type: i
         _roll_direction(c, each, g, alpha, u, along, first, last)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def retreat(kind, c, each, Hu, state, alpha, along, first, last):  # type: ignore[no-untyped-def]
     """End the step back."""
     if kind == ADAM:
@@ -123,13 +126,13 @@ def retreat(kind, c, each, Hu, state, alpha, along, first, last):  # type: ignor
 # which would keep it from being vectorised.
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _subtract(x, out):  # type: ignore[no-untyped-def]
     for j in range(out.size):
         out[j] -= x[j]
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _descend(c, each, g, state, new, first, last):  # type: ignore[no-untyped-def]
     gamma, factor = c[0], each[0, first:last]
     g, w, w_next = g[first:last], state[0, first:last], new[0, first:last]
@@ -137,7 +140,7 @@ def _descend(c, each, g, state, new, first, last):  # type: ignore[no-untyped-de
         w_next[j] = w[j] - gamma * factor[j] * g[j]
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _descend_direction(c, each, g, alpha, u, along, first, last):  # type: ignore[no-untyped-def]
     """u = γ α."""
     gamma, factor = c[0], each[0, first:last]
@@ -148,13 +151,13 @@ def _descend_direction(c, each, g, alpha, u, along, first, last):  # type: ignor
         _subtract_product(g[first:last], a, along[0, first:last])
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _subtract_product(x, y, out):  # type: ignore[no-untyped-def]
     for j in range(out.size):
         out[j] -= x[j] * y[j]
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _roll(c, each, g, state, new, first, last):  # type: ignore[no-untyped-def]
     """Heavy ball and Nesterov."""
     gamma, mu, step, rate = c[0], c[1], each[0, first:last], each[1, first:last]
@@ -166,7 +169,7 @@ def _roll(c, each, g, state, new, first, last):  # type: ignore[no-untyped-def]
         w_next[j] = w[j] + velocity
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _roll_direction(c, each, g, alpha, u, along, first, last):  # type: ignore[no-untyped-def]
     """u = γ (a + b)."""
     gamma, factor = c[0], each[0, first:last]
@@ -179,7 +182,7 @@ def _roll_direction(c, each, g, alpha, u, along, first, last):  # type: ignore[n
             more[j] -= g[j] * (a[j] + b[j])
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _roll_retreat(ahead, c, each, Hu, state, alpha, along, first, last):  # type: ignore[no-untyped-def]
     mu, factor = c[1], each[1, first:last]
     a, b, Hu = alpha[0, first:last], alpha[1, first:last], Hu[first:last]
@@ -196,7 +199,7 @@ def _roll_retreat(ahead, c, each, Hu, state, alpha, along, first, last):  # type
         b[j] *= mu * factor[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(**LEAN, error_model="numpy")
 def _adam(c, each, g, state, new, first, last):  # type: ignore[no-untyped-def]
     gamma, beta1, beta2, rest1, rest2, c1, c2, eps = _adam_row(c)
     factor, g, w = each[0, first:last], g[first:last], state[0, first:last]
@@ -210,7 +213,7 @@ def _adam(c, each, g, state, new, first, last):  # type: ignore[no-untyped-def]
         w_next[j] = w[j] - gamma * factor[j] * (m_next[j] / D) / c1
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(**LEAN, error_model="numpy")
 def _adam_direction(c, each, g, state, alpha, u, along, first, last):  # type: ignore[no-untyped-def]
     """u = −(1 − β₁) b − 2 (1 − β₂) g c, with what a adds to b and c, which stays in `alpha`."""
     gamma, beta1, beta2, rest1, rest2, c1, c2, eps = _adam_row(c)
@@ -232,7 +235,7 @@ def _adam_direction(c, each, g, state, alpha, u, along, first, last):  # type: i
         u[j] = -rest1 * b[j] - (rest2 + rest2) * (g[j] * c[j])
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _adam_retreat(c, Hu, alpha, first, last):  # type: ignore[no-untyped-def]
     beta1, beta2 = c[1], c[2]
     a, b, c, Hu = alpha[0, first:last], alpha[1, first:last], alpha[2, first:last], Hu[first:last]
@@ -242,12 +245,12 @@ def _adam_retreat(c, Hu, alpha, first, last):  # type: ignore[no-untyped-def]
         c[j] *= beta2
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(**LEAN, inline="always")
 def _adam_row(c):  # type: ignore[no-untyped-def]
     return c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _threshold(c, each, g, state, new, first, last):  # type: ignore[no-untyped-def]
     """soft(z, κ), z = w − γ g, κ = γ τ."""
     gamma, tau, zero = c[0], c[1], g.dtype.type(0)
@@ -259,7 +262,7 @@ def _threshold(c, each, g, state, new, first, last):  # type: ignore[no-untyped-
         w_next[j] = np.copysign(max(abs(z) - kappa, zero), z)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _threshold_direction(c, each, g, state, alpha, u, along, first, last):  # type: ignore[no-untyped-def]
     """u = γ α where w moves with z, and 0 elsewhere, as α then is."""
     gamma, tau, zero = c[0], c[1], g.dtype.type(0)
