@@ -56,6 +56,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _CHUNKS = 8
 #: Bytes of X that a block may take, well below the second-level cache of a core.
 _BLOCK = 300_000
+#: The same across the vectors, where the more examples are in a block, the fewer sums over vectors.
+_BLOCK_ACROSS = 600_000
 #: Those that a tile of one score may take: the cache nearest to a core.
 _NEAREST = 40_000
 #: Rows of a block of nonzeros: many, since each block goes through all columns.
@@ -147,7 +149,7 @@ class Softmax:
         if C == 2:
             return self._lay_one(X, vector, 2 * self.y - 1, LOGISTIC)
         features, tile = -(-d // FEATURES) * FEATURES, VECTORS * vector
-        most = max(_BLOCK // (features * X.dtype.itemsize) // tile, 1) * tile
+        most = max(_BLOCK_ACROSS // (features * X.dtype.itemsize) // tile, 1) * tile
         chunks = self._most_chunks(vector)
         blocks = -(-n // (chunks * most))
         block = -(-n // (chunks * blocks * tile)) * tile

@@ -269,6 +269,12 @@ def _add_up(first, last, layout, sums, places, scale, penalty, x, out):  # type:
         addend = sums[places[k]][first * sum_ld : last * sum_ld]
         for j in range(total.size):
             total[j] += addend[j]
+    if ld == sum_ld:  # what rows are padded with is 0 in all of them
+        a, b = first * ld, last * ld
+        penalty, x, out = penalty[a:b], x[a:b], out[a:b]
+        for j in range(total.size):
+            out[j] = scale * total[j] + penalty[j] * x[j]
+        return
     for i in range(last - first):
         for j in range(length):
             # Unsigned: no look at negative indices, which would keep this from being vectorised.
