@@ -95,19 +95,18 @@ def _copy(x, out):  # type: ignore[no-untyped-def]
 @njit(**LEAN)
 def _scores(data, x, W, classes, features, rows, block, vector, S):  # type: ignore[no-untyped-def]
     """S[c, i] = Σ_j W[j, c] x_ij."""
-    S[: classes * block] = 0
     for i in range(0, rows, VECTORS * vector):
         c = 0
         while c < classes:
             at, to = x + i, c * block + i
             if classes - c >= 5:
-                _add_5(W, c, classes, features, data, at, block, S, to, block)
+                _add_5(W, c, classes, features, data, at, block, S, to, block, 0)
                 c += 5
             elif classes - c >= 3:
-                _add_3(W, c, classes, features, data, at, block, S, to, block)
+                _add_3(W, c, classes, features, data, at, block, S, to, block, 0)
                 c += 3
             else:
-                _add_1(W, c, classes, features, data, at, block, S, to, block)
+                _add_1(W, c, classes, features, data, at, block, S, to, block, 0)
                 c += 1
 
 

@@ -210,9 +210,9 @@ def _add_up(R, ldr, classes, n, X, ld, vector, out):  # type: ignore[no-untyped-
     several = classes - classes % _CLASSES
     for j in range(0, ld, vector):
         for c in range(0, several, _CLASSES):
-            _add(R, c, ldr, n, X, j, ld, out, c * ld + j, ld)
+            _add(R, c, ldr, n, X, j, ld, out, c * ld + j, ld, 1)
         for c in range(several, classes):
-            _add_one(R, c, ldr, n, X, j, ld, out, c * ld + j, ld)
+            _add_one(R, c, ldr, n, X, j, ld, out, c * ld + j, ld, 1)
 
 
 @njit(nogil=True, cache=True)

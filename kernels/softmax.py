@@ -62,8 +62,10 @@ _BLOCK_ACROSS = 600_000
 _NEAREST = 40_000
 #: Rows of a block of nonzeros: many, since each block goes through all columns.
 _SPARSE_ROWS, _MOST_SPARSE_ROWS = 640, 4_000
-#: Features that are taken at a time: five rows of W stay in the cache nearest to a core.
-_DEEP = 1024
+#: Vectors of features that are taken at a time: five rows of W stay in the cache nearest to a core.
+_DEEP = 64
+#: Rows of whole vectors whose number is a multiple of this would lie in few of a cache's sets.
+_EVEN = 16
 #: Rows of a chunk, at least: its sum is made and added in the time of some rows, of twice as many
 #: where it is so long that it does not stay in cache.
 _SHORTEST, _LONG = 64, 100_000
@@ -190,9 +192,10 @@ class Softmax:
 
     def _lay_along(self, X: Any, vector: int, stride: int, sparse: bool) -> None:
         (n, d), n_classes = X.shape, self.n_classes
-        ld = n_classes if sparse else -(-d // vector) * vector
+        vectors = -(-d // vector)
+        ld = n_classes if sparse else (vectors + (vectors % _EVEN == 0)) * vector
         # Chunks of whole blocks, blocks of whole tiles.
-        most = max(_BLOCK // (min(ld, _DEEP) * X.dtype.itemsize), _SHORTEST)
+        most = max(_BLOCK // (min(ld, _DEEP * vector) * X.dtype.itemsize), _SHORTEST)
         shortest = _SHORTEST if n_classes * ld <= _LONG else 2 * _SHORTEST
         chunks = min(_CHUNKS, -(-n // shortest))
         if sparse:
@@ -439,8 +442,11 @@ def _scores(X, b, first, rows, W, sizes, S):  # type: ignore[no-untyped-def]
         return
     S[: rows * stride] = 0
     tall, wide = rows - rows % ROWS, classes - classes % _CLASSES
-    for j in range(0, ld, _DEEP):
-        n, x = min(_DEEP, ld - j) // vector, first * ld + j
+    vectors = ld // vector
+    deep = -(-vectors // max((vectors + _DEEP // 2) // _DEEP, 1))
+    for v in range(0, vectors, deep):
+        n, j = min(deep, vectors - v), v * vector
+        x = first * ld + j
         for c in range(0, wide, _CLASSES):
             w = c * ld + j
             for i in range(0, tall, ROWS):
@@ -456,11 +462,13 @@ def _scores(X, b, first, rows, W, sizes, S):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _add_up(X, b, first, rows, R, sizes, G):  # type: ignore[no-untyped-def]
-    """G_c += Σ_i R[i, c] x_{first+i}, over the rows of block b."""
+def _add_up(X, b, first, rows, R, sizes, G, more):  # type: ignore[no-untyped-def]
+    """G_c = Σ_i R[i, c] x_{first+i}, over the rows of block b, or += it where `more` is 1."""
     data, index, columns, starts, blocks = X
     classes, ld, stride, vector, _, _, _ = sizes
     if blocks.size:
+        if not more:
+            G[:] = 0
         single = data.size == index.size
         for q in range(blocks[b], blocks[b + 1]):
             first_p, last_p, g = starts[q], starts[q + 1], columns[q] * stride
@@ -474,14 +482,14 @@ def _add_up(X, b, first, rows, R, sizes, G):  # type: ignore[no-untyped-def]
     wide, far = classes - classes % _CLASSES, ld - ld % (_VECTORS * vector)
     for j in range(0, far, _VECTORS * vector):
         for c in range(0, wide, _CLASSES):
-            _add(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
+            _add(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld, more)
         for c in range(wide, classes):
-            _add_class(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
+            _add_class(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld, more)
     for j in range(far, ld, vector):
         for c in range(0, wide, _CLASSES):
-            _add_vector(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
+            _add_vector(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld, more)
         for c in range(wide, classes):
-            _add_one(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld)
+            _add_one(R, c, stride, rows, data, x + j, ld, G, c * ld + j, ld, more)
 
 
 @njit(nogil=True, cache=True)
@@ -507,9 +515,8 @@ def take_chunk(k, product, X, y, weights, W, V, mine, G, per_example, kept, size
         take_across(k, product, X[0], y, weights, W, V, mine, G, per_example, kept, sizes)
         return
     S, D = mine[0], mine[1]
-    G[:] = 0
     for b in range(k * blocks, (k + 1) * blocks):
-        first = b * block
+        first, more = b * block, int(b > k * blocks)
         rows = min(block, y.size - first)
         if rows <= 0:
             return
@@ -521,7 +528,7 @@ def take_chunk(k, product, X, y, weights, W, V, mine, G, per_example, kept, size
                 mean = row_dot(kept, place, D, row, classes)
                 per_example[first + i] = mean - D[row + y[first + i]]
                 row_change(S, row, kept, place, D, row, classes, weight, mean)
-            _add_up(X, b, first, rows, S, sizes, G)
+            _add_up(X, b, first, rows, S, sizes, G, more)
             continue
         _scores(X, b, first, rows, W, sizes, S)
         if product == GRAD_VJP:
@@ -544,4 +551,4 @@ def take_chunk(k, product, X, y, weights, W, V, mine, G, per_example, kept, size
                 per_example[first + i] = mean - D[row + own]
                 row_change(S, row, S, row, D, row, classes, factor, mean)
         if product != LOSSES:
-            _add_up(X, b, first, rows, S, sizes, G)
+            _add_up(X, b, first, rows, S, sizes, G, more)

@@ -44,6 +44,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _FREE = 8_000_000
 #: Pieces of w, of which each is one thread's at a time; a w of fewer entries is one piece.
 _PIECES, _FEW = 4, 2_000
+#: Entries of w that are taken at a time, at least: what is made of them stays in cache.
+_STRETCH = 2_048
 
 
 _REUSED = Workspace(keep=False, reuse=True)
@@ -254,10 +256,10 @@ def _hand_in(queue, step, which, place):  # type: ignore[no-untyped-def]
 
 @njit(**LEAN)
 def _piece(piece, pieces, layout):  # type: ignore[no-untyped-def]
-    """Return which rows of w a piece has, first and last."""
+    """Return which rows of w a piece has, first and last, and how many to take at a time."""
     each = -(-layout[0] // pieces)
     first = min(piece * each, layout[0])
-    return first, min(first + each, layout[0])
+    return first, min(first + each, layout[0]), max(_STRETCH // layout[2], 1)
 
 
 @njit(**LEAN)
@@ -289,15 +291,10 @@ def _subtract_twice(x, y, out):  # type: ignore[no-untyped-def]
 
 
 @njit(**LEAN, fastmath={"reassoc", "contract"})
-def _square(first, last, layout, x):  # type: ignore[no-untyped-def]
-    """Return the square norm of some rows of each part of a state."""
-    _, length, ld, _ = layout
+def _square(x):  # type: ignore[no-untyped-def]
     square = x.dtype.type(0)
-    for row in x:
-        for i in range(first, last):
-            for j in range(length):
-                at = np.uintp(i * ld + j)
-                square += row[at] * row[at]
+    for j in range(x.size):
+        square += x[j] * x[j]
     return square
 
 
@@ -323,14 +320,16 @@ def _descend(  # type: ignore[no-untyped-def]
             if not _hand_in(queue, t, which, place):
                 continue
         else:
-            first, last = _piece(which - chunks, pieces, layout)
+            first, last, several = _piece(which - chunks, pieces, layout)
             g, state, new = grads[k % len(grads)], ring[at], ring[k % rows]
-            _add_up(first, last, layout, sums, places, scale, penalty, w, g)
-            first, last = first * layout[2], last * layout[2]
-            advance(kind, numbers[t], each, g, state, new, first, last)
-            watch(t, T, state[0], new[0], move, moves[which - chunks], first, last)
-            if len(points) and t + 1 < T:
-                point(kind, numbers[t + 1], each, new, points[k % rows], first, last)
+            for row in range(first, last, several):
+                end = min(row + several, last)
+                _add_up(row, end, layout, sums, places, scale, penalty, w, g)
+                a, b = row * layout[2], end * layout[2]
+                advance(kind, numbers[t], each, g, state, new, a, b)
+                watch(t, T, state[0], new[0], move, moves[which - chunks], a, b)
+                if len(points) and t + 1 < T:
+                    point(kind, numbers[t + 1], each, new, points[k % rows], a, b)
         count_up(counter, 1, 1)
     count_up(counter, 3, 1)
 
@@ -383,14 +382,17 @@ def _ascend(  # type: ignore[no-untyped-def]
                 h[i] -= scale * D[i]
         else:
             piece, t = which - chunks, T - 1 - k
-            first, last = _piece(piece, pieces, layout)
-            _add_up(first, last, layout, sums, places, scale, penalty, u, Hu)
-            a, b = first * layout[2], last * layout[2]
-            _subtract_twice(w[a:b], u[a:b], shrunk[a:b])
-            retreat(kind, numbers[t], each, Hu, ring[k + 1], alpha, along, a, b)
-            squares[k, piece] = _square(first, last, layout, alpha)
-            if k + 1 < steps:
-                g = grads[(k + 1) % len(grads)]
-                direction(kind, numbers[t - 1], each, g, ring[k + 2], alpha, u, along, a, b)
+            first, last, several = _piece(piece, pieces, layout)
+            for row in range(first, last, several):
+                end = min(row + several, last)
+                _add_up(row, end, layout, sums, places, scale, penalty, u, Hu)
+                a, b = row * layout[2], end * layout[2]
+                _subtract_twice(w[a:b], u[a:b], shrunk[a:b])
+                retreat(kind, numbers[t], each, Hu, ring[k + 1], alpha, along, a, b)
+                for part in range(len(alpha)):
+                    squares[k, piece] += _square(alpha[part, a:b])
+                if k + 1 < steps:
+                    g = grads[(k + 1) % len(grads)]
+                    direction(kind, numbers[t - 1], each, g, ring[k + 2], alpha, u, along, a, b)
         count_up(counter, 1, 1)
     count_up(counter, 3, 1)

@@ -96,18 +96,25 @@ def dot_tile(rows: int, classes: int, add: bool = False) -> Callable[..., None]:
 
 
 def add_tile(vectors: int, classes: int) -> Callable[..., None]:
-    """Make G[g + c·ldg + j] += Σ_i R[r + i·ldr + c] X[x + i·ldx + j], i over n rows."""
+    """Make G[g + c·ldg + j] += Σ_i R[r + i·ldr + c] X[x + i·ldx + j], i over n rows.
+
+    What G holds is not looked at where `more` is 0.
+    """
 
     @intrinsic
-    def add(context, R, r, ldr, n, X, x, ldx, G, g, ldg):  # type: ignore[no-untyped-def]
+    def add(context, R, r, ldr, n, X, x, ldx, G, g, ldg, more):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
             emit = _Emitter(context, builder, signature)
-            R, r, ldr, n, X, x, ldx, G, g, ldg = args
+            R, r, ldr, n, X, x, ldx, G, g, ldg, more = args
             along = [emit.integer(v * emit.lanes) for v in range(vectors)]
             places = [
                 [emit.vector(7, G, emit.at(g, j, (c, ldg))) for j in along] for c in range(classes)
             ]
-            sums = [[emit.variable(emit.load_from(p)) for p in row] for row in places]
+            sums = [[emit.variable(emit.zero) for _ in row] for row in places]
+            with builder.if_then(builder.icmp_signed("!=", more, emit.integer(0))):
+                for c in range(classes):
+                    for v in range(vectors):
+                        builder.store(emit.load_from(places[c][v]), sums[c][v])
             with cgutils.for_range(builder, n) as loop:
                 start = emit.at(x, builder.mul(ldx, loop.index))
                 xs = [emit.load(4, X, emit.at(start, j)) for j in along]
@@ -121,7 +128,7 @@ def add_tile(vectors: int, classes: int) -> Callable[..., None]:
                     emit.store_to(builder.load(sums[c][v]), places[c][v])
             return context.get_dummy_value()
 
-        return types.void(R, *_INTS, X, *_INTS[:2], G, *_INTS[:2]), generate
+        return types.void(R, *_INTS, X, *_INTS[:2], G, *_INTS), generate
 
     return add
 

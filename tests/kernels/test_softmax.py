@@ -110,6 +110,19 @@ def test_any_number_of_features(d, layout):
     check(9, d, 3, layout=layout)
 
 
+@pytest.mark.parametrize("vectors", [15, 16, 17, 95, 96, 97, 165])
+def test_rows_that_are_taken_in_parts(vectors):
+    for d in (vectors * L - 1, vectors * L):
+        check(9, d, 7, layout="dense")
+
+
+def test_rows_do_not_lie_a_large_power_of_two_apart():
+    for vectors, apart in ((15, 15), (16, 17), (17, 17), (128, 129)):
+        kernel = Softmax(np.ones((4, vectors * L)), np.zeros(4, int), 7, across=False)
+        assert kernel.padded.shape == (4, apart * L)
+        assert not kernel.padded[:, vectors * L :].any()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "n", [1, 2, ROWS - 1, ROWS, ROWS + 1, 8 * ROWS - 1, 8 * ROWS, 8 * ROWS + 1, 9 * ROWS, 67, 257]
