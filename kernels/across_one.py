@@ -9,19 +9,18 @@ Two classes of softmax regression have one score as well, z = S_1 − S_0, since
 scores count: their loss is log(1 + exp(−yz)), y = ±1, and the sum for class 0 is that for class 1
 with its sign changed.
 
-With an example are kept ℓ'(z) and ℓ''(z).
+With an example are kept ℓ'(z) and ℓ''(z), those of a block one after the other; or, where there is
+half as much room, ℓ''(z) alone, which is all that the way back needs without weights.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numba import njit
 
 from tinybilevel.kernels.across import GRAD, GRAD_VJP, KEPT_VJP, LOSSES
 from tinybilevel.kernels.compiling import LEAN
-from tinybilevel.kernels.tiles import fold, gather_tile, logistic_slopes, product_tile, times
+from tinybilevel.kernels.tiles import exps, fold, gather_tile, logistic_slopes, product_tile, times
 
 __all__ = ["LOGISTIC", "SQUARES", "WIDE", "scratch_one", "take_one"]
 
@@ -29,6 +28,8 @@ __all__ = ["LOGISTIC", "SQUARES", "WIDE", "scratch_one", "take_one"]
 LOGISTIC, SQUARES = 1, 2
 #: Vectors of examples in a tile.
 WIDE = 8
+#: Of the series of artanh: what comes after them is below 1e-17 of it.
+_TERMS = 17
 
 _score, _score_half = (product_tile(1, width, add=False) for width in (WIDE, WIDE // 2))
 _gather, _gather_half = gather_tile(WIDE), gather_tile(WIDE // 2)
@@ -40,62 +41,73 @@ def scratch_one(features: int, block: int, vector: int) -> int:
 
 
 @njit(**LEAN)
-def take_one(k, product, data, y, weights, W, V, mine, G, per_example, kept, sizes):  # type: ignore[no-untyped-def]
-    """Write the sum over the rows of chunk k to G, and to `per_example` and `kept` their part."""
+def take_one(k, product, data, y, weights, W, V, mine, G, per_example, kept, sizes, turn):  # type: ignore[no-untyped-def]
+    """Write the sum over the rows of chunk k to G, and to `per_example` and `kept` their part.
+
+    With a gradient `per_example` has the losses, if it has room. With `turn` the last block comes
+    first.
+    """
     classes, loss, _, vector, blocks, block, features = sizes
     S, D, theta, own = mine[0], mine[1], block, 3 * block
     sums, labels = D[own + features :], data.size // (features + 1) * features
     for i in range(features * vector):
         sums[i] = 0
-    for i in range(theta, theta + block):
-        D[np.uintp(i)] = weights[0]
     if product == KEPT_VJP:
         V = W
     if classes == 2:
         V = _difference(V, D[own : own + features])
         W = _difference(W, S[own : own + features])
-    # Slopes and curvatures of a block; no array is made in this loop, which would be counted.
-    P, half = kept if kept.size else S, WIDE // 2 * vector
+    # Where slopes, curvatures and the factors of the examples are.
+    uniform, keeps, both = weights.size == 1, kept.size > 0, kept.size > labels // features
+    P, Q = kept if both else S, kept if keeps else S
+    R, half = P if uniform and product == GRAD else S, WIDE // 2 * vector
     start, stop = k * blocks, min((k + 1) * blocks, -(-y.size // block))
-    for b in range(start, stop):
-        first, x, p = b * block, b * features * block, 2 * b * block if kept.size else block
+    for i in range(start, stop):
+        b = start + stop - 1 - i if turn else i
+        first, x = b * block, b * features * block
         rows = min(block, y.size - first)
         wide = rows > half
         count = 2 * half if wide else half
+        p, q = 2 * first if both else block, first if keeps else 2 * block
+        q, r = p + count if both else q, p if uniform and product == GRAD else 0
         if product != KEPT_VJP:
             if wide:
                 _score(W, 0, 0, 1, features, data, x, block, S, 0, 0)
             else:
                 _score_half(W, 0, 0, 1, features, data, x, block, S, 0, 0)
             if loss == SQUARES:
-                _square_slopes(S, data, labels + first, P, p, count)
+                _square_slopes(S, data, labels + first, P, p, Q, q, count)
             elif product != LOSSES:
-                curved = product == GRAD_VJP or kept.size > 0
-                logistic_slopes(S, 0, data, labels + first, count, P, p, curved)
+                curved = product == GRAD_VJP or keeps
+                logistic_slopes(S, 0, data, labels + first, count, P, p, Q, q, curved)
+        if product == LOSSES or (product == GRAD and per_example.size):
+            _losses(loss, S, data, labels + first, count, D, per_example, first, rows)
         if product == LOSSES:
-            _losses(loss, S, data, labels + first, per_example, first, rows)
             continue
-        if weights.size > 1:
+        if not uniform:
             for i in range(count):
                 D[np.uintp(theta + i)] = weights[np.uintp(first + i)] if i < rows else 0
-        if product == GRAD:
-            times(P, p, D, theta, S, 0, count)
-        else:
+        if product != GRAD:
             if wide:
                 _score(V, 0, 0, 1, features, data, x, block, D, 0, 0)
             else:
                 _score_half(V, 0, 0, 1, features, data, x, block, D, 0, 0)
             if per_example.size:
                 _along(P, p, D, per_example, first, rows)
-            times(P, p + count, D, 0, S, 0, count)
+            times(Q, q, D, 0, S, 0, count)
+        if not uniform and product == GRAD:
+            times(P, p, D, theta, S, 0, count)
+        elif not uniform:
             times(S, 0, D, theta, S, 0, count)
-        # After the last block comes the first, in the next step.
-        ahead = (b + 1 if b + 1 < stop else start) * features * block - x
+        ahead = 0 if i + 1 == stop else -features * block if turn else features * block
         if wide:
-            _gather(S, 0, data, x, block, features, sums, 0, ahead)
+            _gather(R, r, data, x, block, features, sums, 0, ahead)
         else:
-            _gather_half(S, 0, data, x, block, features, sums, 0, ahead)
+            _gather_half(R, r, data, x, block, features, sums, 0, ahead)
     fold(sums, 0, features, G, classes - 1, classes)
+    if uniform:
+        for j in range(classes - 1, classes * features, classes):
+            G[np.uintp(j)] *= weights[0]
     if classes == 2:
         for j in range(features):
             G[2 * j] = -G[2 * j + 1]
@@ -112,11 +124,11 @@ def _difference(W, out):  # type: ignore[no-untyped-def]
 
 
 @njit(**LEAN)
-def _square_slopes(z, data, target, P, p, count):  # type: ignore[no-untyped-def]
+def _square_slopes(z, data, target, P, p, Q, q, count):  # type: ignore[no-untyped-def]
     one = z.dtype.type(1)
     for i in range(count):
         P[np.uintp(p + i)] = z[i] - data[np.uintp(target + i)]
-        P[np.uintp(p + count + i)] = one
+        Q[np.uintp(q + i)] = one
 
 
 @njit(**LEAN)
@@ -126,11 +138,20 @@ def _along(P, p, d, out, first, rows):  # type: ignore[no-untyped-def]
 
 
 @njit(**LEAN)
-def _losses(loss, z, data, label, out, first, rows):  # type: ignore[no-untyped-def]
-    zero, half = z.dtype.type(0), z.dtype.type(0.5)
+def _losses(loss, z, data, label, count, e, out, first, rows):  # type: ignore[no-untyped-def]
+    """Write ℓ(z); log(1 + e) is 2 artanh(e / (2 + e)), whose series converges fast for e ≤ 1."""
+    one, two, half = z.dtype.type(1), z.dtype.type(2), z.dtype.type(0.5)
+    if loss == SQUARES:
+        for i in range(rows):
+            residual = z[i] - data[np.uintp(label + i)]
+            out[np.uintp(first + i)] = half * (residual * residual)
+        return
+    for i in range(count):
+        e[i] = -abs(data[np.uintp(label + i)] * z[i])
+    exps(e, 0, count)
     for i in range(rows):
-        if loss == LOGISTIC:
-            m = data[label + i] * z[i]
-            out[first + i] = max(-m, zero) + math.log1p(math.exp(-abs(m)))
-        else:
-            out[first + i] = half * (z[i] - data[label + i]) ** 2
+        m, share = data[np.uintp(label + i)] * z[i], e[i] / (two + e[i])
+        square, series = share * share, one / z.dtype.type(2 * _TERMS - 1)
+        for k in range(_TERMS - 2, -1, -1):
+            series = series * square + one / z.dtype.type(2 * k + 1)
+        out[np.uintp(first + i)] = max(-m, z.dtype.type(0)) + two * share * series

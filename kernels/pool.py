@@ -37,6 +37,8 @@ class Pool:
         One that comes late finds none; so the caller does its share and then waits for the chunks,
         not for the threads.
         """
+        if not helpers:
+            return
         with self._lock:
             for _ in range(self._started, helpers):
                 mine = (self._tasks, self._shared)

@@ -11,6 +11,7 @@ its own sum, and these are added in order: results do not depend on the number o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,16 @@ from tinybilevel.kernels.tiles import (
 )
 from tinybilevel.kernels.workspace import FRESH, Workspace
 
-__all__ = ["GRAD", "GRAD_VJP", "KEPT_VJP", "LOSSES", "Softmax", "aligned", "take_chunk"]
+__all__ = [
+    "GRAD",
+    "GRAD_VJP",
+    "KEPT_VJP",
+    "LOSSES",
+    "Softmax",
+    "aligned",
+    "aligned_parts",
+    "take_chunk",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -232,7 +242,7 @@ class Softmax:
 
         With `remember`, its products take up so many softmaxes of its latest gradients.
         """
-        other = object.__new__(Softmax)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._buffers, other._work = other._allocate(), Workspace()
         other.plain = None if self.plain is None else self.plain.bound()
@@ -264,7 +274,7 @@ class Softmax:
         if not self._knows(W, weights):
             return self.plain.grad(W, weights)
         out = self._work("grad", W.shape, W)
-        out[...] = self._run(GRAD, W, W, weights, weights, keep)
+        out[...] = self._run(GRAD, W, W, weights, weights[:0], keep)
         return out
 
     def grad_vjp(
@@ -295,14 +305,13 @@ class Softmax:
         """Return with how many other threads to share a product now."""
         return helpers(self.threads) if self._as_free else self.threads - 1
 
-    def loop_memory(self, copies: int = 1) -> tuple[Array, Array]:
-        """Return memory for each thread's scores of a block, and `copies` sums of each chunk."""
-        scratch = aligned((self.threads, 2, self._scratch), self.dtype)
-        return scratch, aligned((copies * self.chunks, self._sum_width), self.dtype)
+    def loop_memory(self, copies: int = 1) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of each thread's scores of a block, and of each chunk's sums."""
+        return (self.threads, 2, self._scratch), (copies * self.chunks, self._sum_width)
 
     def _allocate(self) -> tuple[Array, ...]:
-        factors = aligned((2, self.width), self.dtype)
-        return factors, aligned((self._sum_width,), self.dtype), *self.loop_memory()
+        shapes = (2, self.width), (self._sum_width,), *self.loop_memory()
+        return aligned_parts(shapes, self.dtype)
 
     def _run(
         self,
@@ -331,13 +340,13 @@ class Softmax:
         return self._view(np.add.reduce(sums, axis=0, out=total), self.layout[3])
 
     def matrix(self, flat: Array) -> Array:
-        """View as (C, d) the memory of a W, (width,)."""
+        """View as (…, C, d) the memory of some W, (…, width)."""
         return self._view(flat, self.layout[2])
 
     def _view(self, flat: Array, ld: int) -> Array:
         rows, length = self.layout[:2]
-        matrix = flat[: rows * ld].reshape(rows, ld)[:, :length]
-        return matrix if self._by_class else matrix.T
+        matrix = flat[..., : rows * ld].reshape(*flat.shape[:-1], rows, ld)[..., :length]
+        return matrix if self._by_class else matrix.swapaxes(-1, -2)
 
 
 def _skipping_pays(X: Array, n_classes: int, stride: int) -> bool:
@@ -418,10 +427,20 @@ def _adjacent_before(row: Array, column: Array) -> Array:
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     """Return zeros that begin on a cache line, which no vector then straddles."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    raw = np.zeros(size + 64, np.uint8)
-    start = -raw.__array_interface__["data"][0] % 64
-    return raw[start : start + size].view(dtype).reshape(shape)
+    return aligned_parts([shape], dtype)[0]
+
+
+def aligned_parts(shapes: Sequence[tuple[int, ...]], dtype: Any) -> tuple[Array, ...]:
+    """Return such zeros of each shape, from the system in one go, which takes a microsecond."""
+    size = np.dtype(dtype).itemsize
+    line = 64 // size
+    counts = [math.prod(shape) for shape in shapes]
+    raw = np.zeros(sum(counts) + line * (1 + len(counts)), dtype)
+    start, parts = -raw.__array_interface__["data"][0] % 64 // size, []
+    for count, shape in zip(counts, shapes, strict=True):
+        parts.append(raw[start : start + count].reshape(shape))
+        start += -(-count // line) * line
+    return tuple(parts)
 
 
 @njit(nogil=True, cache=True)
@@ -500,16 +519,19 @@ def _work(counter, product, X, y, weights, W, V, scratch, sums, per_example, kep
         k = count_up(counter, 0, 1)
         if k >= sums.shape[0]:
             return
-        take_chunk(k, product, X, y, weights, W, V, mine, sums[k], per_example, kept, sizes)
+        take_chunk(k, product, X, y, weights, W, V, mine, sums[k], per_example, kept, sizes, 0)
         count_up(counter, 1, 1)
 
 
 @njit(**LEAN)
-def take_chunk(k, product, X, y, weights, W, V, mine, G, per_example, kept, sizes):  # type: ignore[no-untyped-def]
-    """Write the sum over the rows of chunk k to G, and to `per_example` and `kept` their part."""
+def take_chunk(k, product, X, y, weights, W, V, mine, G, per_example, kept, sizes, turn):  # type: ignore[no-untyped-def]
+    """Write the sum over the rows of chunk k to G, and to `per_example` and `kept` their part.
+
+    With `turn` the last rows may come first: from one step to the next they are still in cache.
+    """
     classes, ld, stride, _, blocks, block, features = sizes
     if features and ld:
-        take_one(k, product, X[0], y, weights, W, V, mine, G, per_example, kept, sizes)
+        take_one(k, product, X[0], y, weights, W, V, mine, G, per_example, kept, sizes, turn)
         return
     if features:
         take_across(k, product, X[0], y, weights, W, V, mine, G, per_example, kept, sizes)

@@ -23,7 +23,14 @@ from numba import njit
 from tinybilevel.kernels.compiling import LEAN
 from tinybilevel.kernels.moves import restless, watch
 from tinybilevel.kernels.pool import LOOKS, core, part, pool, rest, wait
-from tinybilevel.kernels.softmax import GRAD, GRAD_VJP, KEPT_VJP, Softmax, aligned, take_chunk
+from tinybilevel.kernels.softmax import (
+    GRAD,
+    GRAD_VJP,
+    KEPT_VJP,
+    Softmax,
+    aligned_parts,
+    take_chunk,
+)
 from tinybilevel.kernels.tiles import count_up, swap
 from tinybilevel.kernels.updates import (
     BUFFERS,
@@ -69,6 +76,8 @@ class SoftmaxLoop:
     remember : int
         How many of the last softmaxes to keep for the backward pass, at least: all of its K where
         one is no larger than w, and what takes up to `_FREE`.
+    weighted : bool
+        False: `backward` has no h by example, and less is kept for it.
     """
 
     def __init__(
@@ -79,10 +88,12 @@ class SoftmaxLoop:
         scale: float,
         learned: bool = False,
         remember: int = 0,
+        weighted: bool = True,
     ) -> None:
         self.lower, self.kind, self.T = lower, kind, len(numbers)
         self.remember = self.T if lower.room_size <= lower.width else remember
         self.learned = learned
+        self.room = lower.room_size if weighted or not lower.of_one_score else lower.room_size // 2
         self.numbers = numbers.astype(lower.dtype)
         # Looks for some two chunks' time.
         self.patience = max(lower.X[0].size // lower.chunks // 8, LOOKS)
@@ -98,18 +109,13 @@ class SoftmaxLoop:
 
     def lay(self, rows: Array) -> Array:
         """Return rows of one number for each entry of w as the kernels read them."""
-        laid = aligned((len(rows), self.lower.width), self.lower.dtype)
-        for row, out in zip(rows, laid, strict=True):
-            self.lower.matrix(out)[...] = row.reshape(self.lower.n_classes, -1)
+        laid = np.zeros((len(rows), self.lower.width), self.lower.dtype)
+        self.lower.matrix(laid)[...] = rows.reshape(len(rows), self.lower.n_classes, -1)
         return laid
 
     def flat(self, laid: Array) -> Array:
         """Return rows that `lay` has laid as they were."""
-        C, d = self.lower.n_classes, self.lower.shape[1]
-        rows = np.empty((len(laid), C, d), laid.dtype)
-        for row, out in zip(laid, rows, strict=True):
-            out[...] = self.lower.matrix(row)
-        return rows.reshape(len(laid), C * d)
+        return self.lower.matrix(laid).copy().reshape(len(laid), -1)
 
     def forward(
         self, weights: Array, start: Array, penalty: Array, each: Array, K: int
@@ -135,10 +141,10 @@ class SoftmaxLoop:
         ‖α_{T−K}‖²; and α_{T−K} (1 + b, M).
         """
         lower, K = self.lower, run.K
-        alphas = aligned((1 + BUFFERS[self.kind], lower.width), lower.dtype)
+        rows, width = 1 + BUFFERS[self.kind], (lower.width,)
+        shapes = (rows, *width), width, width, (3, *width)
+        alphas, u, Hu, more = aligned_parts(shapes, lower.dtype)
         lower.matrix(alphas[0])[...] = alpha.reshape(lower.n_classes, -1)
-        u, Hu = aligned((2, lower.width), lower.dtype)
-        more = aligned((3, lower.width), lower.dtype)
         along = more[1:] if self.learned else more[1:, :0]
         if K:
             c, g, state = self.numbers[self.T - 1], run.grads[0], run.ring[1]
@@ -148,7 +154,8 @@ class SoftmaxLoop:
         D = np.empty((lower.threads, 0 if unseen else len(lower.y)), lower.dtype)
         results = alphas, u, Hu, h, D, more[0], along, squares
         run.go(_ascend, K, self.T, run.points, run.grads, run.ring, run.kept, *results)
-        return self.flat(more), squares.sum(axis=1), self.flat(alphas)
+        squares = squares[:, 0] if self.pieces == 1 else squares.sum(axis=1)
+        return self.flat(more), squares, self.flat(alphas)
 
 
 class Run:
@@ -165,16 +172,21 @@ class Run:
         self.loop, self.weights, self.K = loop, weights, K
         self.penalty, self.each = penalty, each
         rows, width = max(K, 1) + 1, lower.width
-        self.ring = aligned((rows, 1 + BUFFERS[loop.kind], width), lower.dtype)
-        self.points = aligned((rows if loop.kind == NESTEROV else 0, width), lower.dtype)
         kept = K if keeps_gradient(loop.kind, loop.learned) else 1
-        self.grads = aligned((max(kept, 1), width), lower.dtype)
-        remember = max(loop.remember, _FREE // (lower.room_size * lower.dtype.itemsize))
+        shapes = (
+            (rows, 1 + BUFFERS[loop.kind], width),
+            (rows if loop.kind == NESTEROV else 0, width),
+            (max(kept, 1), width),
+            (width,),
+            *lower.loop_memory(lower.threads),
+        )
+        self.ring, self.points, self.grads, move, *memory = aligned_parts(shapes, lower.dtype)
+        self._scratch, self._sums = memory
         # See `moves`.
-        self.seen = aligned((width,), lower.dtype), np.zeros((loop.pieces, 3), lower.dtype)
+        self.seen = move, np.zeros((loop.pieces, 3), lower.dtype)
+        remember = max(loop.remember, _FREE // (loop.room * lower.dtype.itemsize))
         # Not a new one each time, of which the system would clear page after page.
-        self.kept = _REUSED("kept", (min(K, remember), lower.room_size), lower.X[0])
-        self._scratch, self._sums = lower.loop_memory(lower.threads)
+        self.kept = _REUSED("kept", (min(K, remember), loop.room), lower.X[0])
 
     @property
     def restless(self) -> bool:
@@ -197,7 +209,9 @@ class Run:
         counter = np.zeros(4, np.int64)
         # How often each step's chunks are done, and where among the sums the step's chunks are.
         done, places = np.zeros(steps * chunks, np.int64), np.zeros(chunks, np.int64)
-        queue = counter, steps, done, places, np.full((lower.threads, 2), [-1, 0]), loop.pieces
+        cores = np.zeros((lower.threads, 2), np.int64)
+        cores[:, 0] = -1
+        queue = counter, steps, done, places, cores, loop.pieces
         data = lower.X, lower.y, lower.sizes, lower.layout, self.weights, loop.scale, self.penalty
         rule = loop.kind, loop.numbers, self.each
         args = (queue, loop.patience, data, rule, self._scratch, self._sums, *arrays)
@@ -316,7 +330,8 @@ def _descend(  # type: ignore[no-untyped-def]
         if which < chunks:
             place = me * chunks + which
             P = kept[k] if k < len(kept) else nowhere
-            take_chunk(which, GRAD, X, y, theta, w, w, scratch[me], sums[place], nowhere, P, sizes)
+            mine, G = scratch[me], sums[place]
+            take_chunk(which, GRAD, X, y, theta, w, w, mine, G, nowhere, P, sizes, t % 2)
             if not _hand_in(queue, t, which, place):
                 continue
         else:
@@ -327,7 +342,8 @@ def _descend(  # type: ignore[no-untyped-def]
                 _add_up(row, end, layout, sums, places, scale, penalty, w, g)
                 a, b = row * layout[2], end * layout[2]
                 advance(kind, numbers[t], each, g, state, new, a, b)
-                watch(t, T, state[0], new[0], move, moves[which - chunks], a, b)
+                if t == 0 or t >= T - 2:
+                    watch(t, T, state[0], new[0], move, moves[which - chunks], a, b)
                 if len(points) and t + 1 < T:
                     point(kind, numbers[t + 1], each, new, points[k % rows], a, b)
         count_up(counter, 1, 1)
@@ -372,9 +388,9 @@ def _ascend(  # type: ignore[no-untyped-def]
             place = me * chunks + which
             G = sums[place]
             if k < len(kept):
-                take_chunk(which, KEPT_VJP, X, y, theta, u, u, mine, G, D, kept[k], sizes)
+                take_chunk(which, KEPT_VJP, X, y, theta, u, u, mine, G, D, kept[k], sizes, k % 2)
             else:
-                take_chunk(which, GRAD_VJP, X, y, theta, w, u, mine, G, D, nowhere, sizes)
+                take_chunk(which, GRAD_VJP, X, y, theta, w, u, mine, G, D, nowhere, sizes, k % 2)
             if not _hand_in(queue, k, which, place):
                 continue
             first = which * blocks * block

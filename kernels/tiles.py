@@ -257,15 +257,15 @@ def times(context, A, a, B, b, C, c, count):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def logistic_slopes(context, Z, z, Y, y, count, P, p, curved):  # type: ignore[no-untyped-def]
-    """Write −yσ(−yz) to P[p : p + count], and, if `curved`, σ'(z) to what follows.
+def logistic_slopes(context, Z, z, Y, y, count, P, p, Q, q, curved):  # type: ignore[no-untyped-def]
+    """Write −yσ(−yz) to P[p : p + count], and, if `curved`, σ'(z) to Q[q : q + count].
 
     Whole vectors; y = ±1, or 0 where there is no example.
     """
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         emit = _Emitter(context, builder, signature)
-        Z, z, Y, y, count, P, p, curved = args
+        Z, z, Y, y, count, P, p, Q, q, curved = args
         one = emit.constant(1.0)
         curved = builder.icmp_signed("!=", curved, emit.integer(0))
         with emit.over(count) as i:
@@ -281,10 +281,10 @@ def logistic_slopes(context, Z, z, Y, y, count, P, p, curved):  # type: ignore[n
             emit.store_to(slope, emit.vector(5, P, emit.at(p, i)))
             with builder.if_then(curved):
                 curve = builder.fmul(share, other)
-                emit.store_to(curve, emit.vector(5, P, emit.at(p, count, i)))
+                emit.store_to(curve, emit.vector(7, Q, emit.at(q, i)))
         return context.get_dummy_value()
 
-    arrays = Z, types.intp, Y, *_INTS[:2], P, *_INTS[:2]
+    arrays = Z, types.intp, Y, *_INTS[:2], P, types.intp, Q, *_INTS[:2]
     return types.void(*arrays), generate
 
 
@@ -711,9 +711,12 @@ class _Emitter:
         k = self.call("rint", builder.fmul(x, self.constant(1 / math.log(2))))
         r = self.multiply_add(k, self.constant(-log_2), x)
         r = self.multiply_add(k, self.constant(-rest), r)
-        series = self.zero
-        for power in reversed(range(terms)):
-            series = self.multiply_add(series, r, self.constant(1 / math.factorial(power)))
+        # Even powers and odd ones, which need not wait for each other.
+        even, odd, square = self.zero, self.zero, builder.fmul(r, r)
+        for power in reversed(range(0, terms, 2)):
+            even = self.multiply_add(even, square, self.constant(1 / math.factorial(power)))
+            odd = self.multiply_add(odd, square, self.constant(1 / math.factorial(power + 1)))
+        series = self.multiply_add(odd, r, even)
         exponent = builder.add(builder.fptosi(k, ints), ir.Constant(ints, [bias] * self.lanes))
         power_of_2 = builder.shl(exponent, ir.Constant(ints, [mantissa] * self.lanes))
         return builder.select(

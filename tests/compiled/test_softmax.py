@@ -192,7 +192,9 @@ def test_each_kind_of_coefficient(move, step):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_weights_that_are_all_the_same_in_each_layout(layout):
+@pytest.mark.parametrize("free", [0, 8_000_000])
+def test_weights_that_are_all_the_same_in_each_layout(layout, free, monkeypatch):
+    monkeypatch.setattr(softmax_loop, "_FREE", free)
     assert_same(problem(penalty="features", weighted=False, layout=layout))
 
 
@@ -352,3 +354,34 @@ def test_a_theta_that_overflows_is_explained_without_numpys_warnings(method):
     for call in (method, lambda p, lam: method.batch(p, [lam, lam])):
         with pytest.raises(tb.DivergenceError, match="θ is not finite"):
             call(fast, lam)
+
+
+@pytest.mark.parametrize("layout", ["logistic", "squares", "two classes"])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_many_blocks_and_a_last_one_of_a_few_rows(layout, weighted, monkeypatch):
+    """An odd step takes them from the last one on."""
+    monkeypatch.setattr(softmax_loop, "_FREE", 8_000_000)
+    for rows in (257, 300):
+        X, labels = cases.normal(0, rows, 5), np.random.default_rng(2).integers(0, 2, rows)
+        C, kind = LAYOUTS[layout][1:]
+        make = kind if C == 1 else tb.SoftmaxRegression
+        g = make(X, labels.astype(float) if C == 1 else labels, weighted=weighted)
+        f = make(X[::-1].copy(), labels.astype(float) if C == 1 else labels, weighted=False)
+        descent = tb.Nesterov(g + tb.L2Penalty(0.1), 0.1, np.zeros(5 * C), momentum=0.5)
+        lam0 = np.abs(cases.normal(4, rows))
+        assert_same(tb.BilevelProblem(descent, f, T=7, lam0=lam0))
+
+
+@pytest.mark.parametrize("kind", [tb.LogisticRegression, tb.LeastSquares])
+def test_the_upper_level_has_the_kernels_of_the_lower_one_where_it_has_its_data(kind):
+    X, y = cases.normal(0, 30, 4), np.arange(30.0) % 2
+    g, start = kind(X, y, weighted=False), np.zeros(4)
+    for f, same in ((g, True), (kind(X[:20], y[:20], weighted=False), False)):
+        plain = tb.BilevelProblem(
+            tb.HeavyBall(g, 0.1, start, momentum=0.5), f, T=5, lam0=np.ones(1)
+        )
+        loop = tb.compile(plain).loop
+        assert (loop.f.body is loop.kernel.lower) == same
+        assert loop.upper is f
+        assert f.body is None
+        assert_same(plain)

@@ -40,6 +40,9 @@ def assert_the_definition(make, w, lam, v, **options):
         "hessian": lambda g: g.grad_vjp(w, lam, v)[0],
         "mixed": lambda g: g.grad_vjp(w, lam, v)[1],
         "jvp": lambda g: g.grad_jvp(w, lam, v, lam),
+        "value in one pass": lambda g: np.array(g.value_with_grads(w, lam)[0]),
+        "grad in one pass": lambda g: g.value_with_grads(w, lam)[1],
+        "grad_lam in one pass": lambda g: g.value_with_grads(w, lam)[2],
     }
     for name, call in calls.items():
         found, expected = call(fast), call(plain)
@@ -81,6 +84,17 @@ def test_many_blocks_of_a_chunk_of_either_width(nearest, kind, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_extreme_scores(kind, far):
     assert_the_definition(*case(kind, 200, 3, far=far))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tiny_losses_keep_their_digits(dtype):
+    make, w, *_ = case(tb.LogisticRegression, 300, 3, dtype)
+    g, eps, tiny = make(backend="numba"), np.finfo(dtype).eps, np.finfo(dtype).tiny
+    for far in (0.0, 1.0, 20.0, 30.0):
+        m = (g.y * (g.X @ (far * w))).astype(float)
+        exact = np.maximum(-m, 0) + np.log1p(np.exp(-np.abs(m)))
+        found = g.losses((far * w).astype(dtype))
+        np.testing.assert_allclose(found, exact, rtol=300 * eps, atol=tiny)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -25,7 +25,7 @@ from tinybilevel.compiled.loops import (
 )
 from tinybilevel.compiled.minibatches import minibatches
 from tinybilevel.compiled.problem import CompiledProblem
-from tinybilevel.compiled.softmax import kernels_of, softmax_lower
+from tinybilevel.compiled.softmax import kernels_of, softmax_lower, with_kernels
 from tinybilevel.errors import missing_extra
 from tinybilevel.maps import Identity
 from tinybilevel.objectives import Quadratic, SoftmaxRegression
@@ -225,8 +225,10 @@ def _cleaning(problem: BilevelProblem, descent: Any, start: Array) -> Made:
         raise ValueError(f"initial must have {loss.size} entries, got {start.size}")
     rule, remember = algorithm(descent, problem.T, loss.size), getattr(loss, "remember", 0)
     numbers = rule.kind, rule.numbers, lower.scale, rule.learned, remember
-    kernel = SoftmaxLoop(kernels_of(loss), *numbers)
-    return partial(CleaningOnHost, lower=lower, algorithm=rule), kernel
+    kernels = kernels_of(loss)
+    f = with_kernels(problem.upper, loss, kernels)
+    kernel = SoftmaxLoop(kernels, *numbers, loss.weighted)
+    return partial(CleaningOnHost, lower=lower, algorithm=rule, f=f), kernel
 
 
 def _cleaning_on_device(problem: BilevelProblem, descent: GradientDescent, start: Array) -> Made:

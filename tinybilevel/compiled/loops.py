@@ -208,12 +208,13 @@ class CleaningOnHost(HostLoop):
 
     lower: SoftmaxLower
     algorithm: Algorithm
+    f: Objective  # the upper level as it is computed
     _fixed: dict[str, Array] = field(default_factory=dict, repr=False)
 
     def run(
         self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
     ) -> Hypergradient | None:
-        lam, kernel, f = problem.check(lam), self.kernel, self.upper
+        lam, kernel, f = problem.check(lam), self.kernel, self.f
         theta = self.theta(lam, kernel.lower.dtype)
         inputs = None if theta is None else self._inputs(theta)
         if theta is None or inputs is None:
@@ -223,8 +224,10 @@ class CleaningOnHost(HostLoop):
         with np.errstate(over="ignore", invalid="ignore"):
             value, alpha, h = f.value_with_grads(w, theta)
             h = h.astype(promote(h, theta))
-            squares = [alpha @ alpha, *self._back(kernel, run, alpha, theta, h, start)]
-            norms = np.sqrt(squares)
+            norms = np.concatenate(
+                [[alpha @ alpha], self._back(kernel, run, alpha, theta, h, start)]
+            )
+            norms = np.sqrt(norms, out=norms)
         whole = state.reshape(-1) if len(state) > 1 else None
         more = run.held, whole, start, run.restless
         return self.result(problem, lam, value, h, w, K, norms, *more)
@@ -350,7 +353,7 @@ def _at_once(runs: Sequence[tuple[CleaningOnHost, Array, Array, Array]], K: int)
             runs, kernels, thetas, ends, strict=True
         ):
             # On this thread: the upper level may have threads of its own.
-            w, f = state[0], loop.upper
+            w, f = state[0], loop.f
             found, alpha, h = f.value_with_grads(w, theta)
             value[:] = found + 0 * state.sum()  # NaN if it is not finite
             hs.append(h.astype(promote(h, theta)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from tinybilevel.objectives import L2Penalty, Objective, SoftmaxRegression
 from tinybilevel.objectives.base import OnBlock, Sum
 from tinybilevel.objectives.one_score import OneScore
 
-__all__ = ["SoftmaxLower", "kernels_of", "softmax_lower"]
+__all__ = ["SoftmaxLower", "kernels_of", "softmax_lower", "with_kernels"]
 
 #: Blocks of θ, of which each is a block of the one before.
 Path = tuple[slice, ...]
@@ -97,6 +98,16 @@ def kernels_of(loss: SoftmaxRegression | OneScore) -> Any:
     if isinstance(loss, SoftmaxRegression):
         return Softmax(loss.X, loss.y, loss.n_classes)
     return one_score.OneScore(loss.X, loss.y, getattr(one_score, str(loss.compiled)))
+
+
+def with_kernels(f: Objective, loss: Any, kernels: Any) -> Objective:
+    """Return an upper level of one score with kernels in it, those of `loss` if it has its data."""
+    if not _known(f) or f.body is not None:  # type: ignore[attr-defined]
+        return f
+    same = type(f) is type(loss) and f.X is loss.X and f.y is loss.y  # type: ignore[attr-defined]
+    found: Any = copy.copy(f)
+    found.body = kernels if same else kernels_of(found)
+    return found
 
 
 def _terms(g: Objective, c: float = 1.0, path: Path = ()) -> Iterator[tuple[float, Any, Path]]:

@@ -53,6 +53,13 @@ class OneScore(LinearLoss):
             return super().grad(w, lam)
         return body.grad(w, self._weight_array(lam))
 
+    def value_with_grads(self, w: Array, lam: Array) -> tuple[float, Array, Array]:
+        if (body := self._body(w, lam)) is None:
+            return super().value_with_grads(w, lam)
+        losses, grad = body.losses_and_grad(w, self._weight_array(lam))
+        value = float((self._weights(lam) * losses).sum())
+        return value, grad, self._scatter(lam, losses) if self.weighted else np.zeros_like(lam)
+
     def grad_vjp(self, w: Array, lam: Array, v: Array) -> tuple[Array, Array]:
         if (body := self._body(w, lam, v)) is None:
             return super().grad_vjp(w, lam, v)
