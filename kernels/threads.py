@@ -26,12 +26,16 @@ _LIMITS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 #: A look at who runs is not repeated before so many times as long have passed, or so many seconds.
 #: One that finds the cores taken is, after a few milliseconds, then after twice as long each time.
 _APART, _LATEST, _SOON = 1000, 0.25, 0.004
+#: Seconds for which helpers go by the limits last read: thousands of products ask in a second.
+_HOLDS = 0.002
 #: Threads, where there is no limit.
 _MANY = 1 << 16
 
 _pool: list[ThreadPoolExecutor] = []
 #: When to look at the cores again, how many were free of other processes, and how long that holds.
 _seen = [0.0, 0.0, 0.0]
+#: When to read the limits again, and how many threads they allow but for BLAS's.
+_limits = [0.0, 0]
 
 
 def threads() -> int:
@@ -41,13 +45,17 @@ def threads() -> int:
     by ``OMP_NUM_THREADS``, ``NUMBA_NUM_THREADS``, or the threads of NumPy's BLAS, which
     `threadpoolctl.threadpool_limits` and ``OPENBLAS_NUM_THREADS`` set.
     """
+    return min(_allowed(), _blas_threads()())
+
+
+def _allowed() -> int:
     count = cores()
     for name in _LIMITS:
         # A list is for nested teams, of which there are none.
         limit = os.environ.get(name, "").partition(",")[0].strip()
         if limit.isdigit():
             count = min(count, max(int(limit), 1))
-    return min(count, _blas_threads()())
+    return count
 
 
 def cores() -> int:
@@ -66,9 +74,13 @@ def helpers(most: int) -> int:
 
     None beyond the cores that are free of other processes, as far as the system says.
     """
-    if most > 1:
-        most = min(most, threads())
-    return min(most, max(_free(most), 1)) - 1 if most > 1 else 0
+    if most <= 1:
+        return 0
+    now = time.monotonic()
+    if now > _limits[0]:
+        _limits[:] = now + _HOLDS, _allowed()
+    most = min(most, int(_limits[1]), _blas_threads()())
+    return min(most, max(_free(most, now), 1)) - 1 if most > 1 else 0
 
 
 def in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
@@ -168,9 +180,8 @@ def _blas_threads() -> Callable[[], int]:
     return lambda: _MANY
 
 
-def _free(wanted: int) -> int:
+def _free(wanted: int, now: float) -> int:
     """Return how many cores of the machine are free of other processes, some moments ago."""
-    now = time.monotonic()
     if now > _seen[0]:
         all_cores = os.cpu_count() or 1
         free = all_cores - _running() + 1

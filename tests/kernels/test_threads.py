@@ -18,6 +18,7 @@ from tinybilevel.kernels.threads import cores, helpers, in_parallel, quota, thre
 def idle(monkeypatch):
     """Have no company on a machine with eight cores, and no limits."""
     monkeypatch.setattr(module, "_seen", [0.0, 0.0, 0.0])
+    monkeypatch.setattr(module, "_limits", [0.0, 0])
     monkeypatch.setattr(module, "_running", lambda: 1)
     monkeypatch.setattr(module, "cores", lambda: 8)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
@@ -117,8 +118,20 @@ def test_the_environment_limits_them_at_once(name, value, most, monkeypatch):
 
 
 def test_so_do_the_threads_of_blas(monkeypatch):
+    assert helpers(8) == 7
     monkeypatch.setattr(module, "_blas_threads", lambda: lambda: 2)
     assert threads() == 2
+    assert helpers(8) == 1
+
+
+def test_helpers_go_by_the_limits_of_two_milliseconds_ago(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    assert helpers(8) == 7
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert helpers(8) == 7
+    clock[0] += 0.003
+    assert helpers(8) == 2
 
 
 WITHIN = """
@@ -311,6 +324,7 @@ def test_plain_sums_are_the_same_bit_for_bit_on_any_number_of_threads(classes, m
     found = []
     for count in (1, 2, 3, 8):
         monkeypatch.setenv("OMP_NUM_THREADS", str(count))
+        monkeypatch.setattr(module, "_limits", [0.0, 0])
         assert helpers(8) == count - 1
         sums = Softmax(X, y, classes)
         assert len(sums._teams) > 1
