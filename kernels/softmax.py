@@ -66,6 +66,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _CHUNKS = 8
 #: Bytes of X that a block may take, well below the second-level cache of a core.
 _BLOCK = 300_000
+#: The same where w does not stay in cache, which each block goes through.
+_BLOCK_LONG = 450_000
 #: The same across the vectors, where the more examples are in a block, the fewer sums over vectors.
 _BLOCK_ACROSS = 600_000
 #: Those that a tile of one score may take: the cache nearest to a core.
@@ -205,8 +207,9 @@ class Softmax:
         vectors = -(-d // vector)
         ld = n_classes if sparse else (vectors + (vectors % _EVEN == 0)) * vector
         # Chunks of whole blocks, blocks of whole tiles.
-        most = max(_BLOCK // (min(ld, _DEEP * vector) * X.dtype.itemsize), _SHORTEST)
-        shortest = _SHORTEST if n_classes * ld <= _LONG else 2 * _SHORTEST
+        long = n_classes * ld > _LONG
+        room, shortest = (_BLOCK_LONG, 2 * _SHORTEST) if long else (_BLOCK, _SHORTEST)
+        most = max(room // (min(ld, _DEEP * vector) * X.dtype.itemsize), _SHORTEST)
         chunks = min(_CHUNKS, -(-n // shortest))
         if sparse:
             # A chunk's sum has all columns, whatever few nonzeros it adds up.

@@ -280,17 +280,21 @@ def _piece(piece, pieces, layout):  # type: ignore[no-untyped-def]
 def _add_up(first, last, layout, sums, places, scale, penalty, x, out):  # type: ignore[no-untyped-def]
     """Write some rows of scale Σ_k sums[places[k]] + penalty x."""
     _, length, ld, sum_ld = layout
-    total = sums[places[0]][first * sum_ld : last * sum_ld]
+    a, b = first * sum_ld, last * sum_ld
+    total = sums[places[0], a:b]
+    if ld == sum_ld:  # what rows are padded with is 0 in all of them
+        penalty, x, out = penalty[a:b], x[a:b], out[a:b]
+        for j in range(out.size):
+            out[j] = scale * total[j] + penalty[j] * x[j]
+        for k in range(1, places.size):
+            addend = sums[places[k], a:b]
+            for j in range(out.size):
+                out[j] += scale * addend[j]
+        return
     for k in range(1, places.size):
-        addend = sums[places[k]][first * sum_ld : last * sum_ld]
+        addend = sums[places[k], a:b]
         for j in range(total.size):
             total[j] += addend[j]
-    if ld == sum_ld:  # what rows are padded with is 0 in all of them
-        a, b = first * ld, last * ld
-        penalty, x, out = penalty[a:b], x[a:b], out[a:b]
-        for j in range(total.size):
-            out[j] = scale * total[j] + penalty[j] * x[j]
-        return
     for i in range(last - first):
         for j in range(length):
             # Unsigned: no look at negative indices, which would keep this from being vectorised.

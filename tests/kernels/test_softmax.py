@@ -116,6 +116,11 @@ def test_rows_that_are_taken_in_parts(vectors):
         check(9, d, 7, layout="dense")
 
 
+def test_a_long_w():
+    check(300, 1040, 101, layout="dense")
+    assert Softmax(np.ones((300, 1040)), np.zeros(300, int), 101).chunks == 3
+
+
 def test_rows_do_not_lie_a_large_power_of_two_apart():
     for vectors, apart in ((15, 15), (16, 17), (17, 17), (128, 129)):
         kernel = Softmax(np.ones((4, vectors * L)), np.zeros(4, int), 7, across=False)
