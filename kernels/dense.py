@@ -1,238 +1,325 @@
-"""What small dense objectives compute, compiled: the bodies that `dense_loops` puts into its loops.
+"""What small dense objectives compute, compiled: sums of terms, of which each has a kind.
 
-Each takes the data first and adds to what it is handed:
+The kind of a term is a number in the data and not in the code, so that Numba keeps one loop on
+disk for all problems. A level is a tuple (terms, numbers, whole), as `forms` makes it: a row of
+`terms` for each term, see `TERM`, and the data of all, in one dtype and in integers.
 
-==========================================================  ====================================
-``evaluate(data, w, lam, scale, grad_w, grad_lam, work)``   returns s g; adds s ∇_w g and s ∇_λ g
-``grad(data, w, lam, scale, out, work)``                    adds s ∇_w g
-``grad_vjp(data, w, lam, v, scale, hessian, mixed, work)``  adds s ∇²_ww g · v and s ∇²_λw g · v
-==========================================================  ====================================
+What computes a term takes its data, flat, and adds to what it is handed; c = data[0] is its factor:
 
-s stands for `scale`; `work` is memory for 2 M numbers. Data are arguments and never constants of
-the code, so that all problems of one form share it. All of it is put into the loop in place, by
-``inline``: a call would count the users of each array that it takes, again at every step.
+===============================================  ===================================================
+``_evaluate_…(…, w, lam, grad_w, grad_lam)``     returns c g; adds c ∇_w g and c ∇_λ g
+``_grad_…(…, w, lam, out)``                      adds c ∇_w g
+``_grad_vjp_…(…, w, lam, v, hessian, mixed)``    adds c ∇²_ww g · v and c ∇²_λw g · v
+===============================================  ===================================================
+
+`lam` is the term's block of θ; its integers and its flag come after `data` where a kind has them,
+and memory for 2 M numbers at the end where it needs that.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from tinybilevel.kernels.loops import _upper
+from tinybilevel.kernels.compiling import LEAN
+from tinybilevel.kernels.dense_linear import evaluate_linear, grad_linear, grad_vjp_linear
+from tinybilevel.kernels.loops import IN_ANY_ORDER, _upper
+from tinybilevel.kernels.own import call
 
-__all__ = ["OWN", "Functions", "add"]
+__all__ = [
+    "L2",
+    "LEAST_SQUARES",
+    "LOGISTIC",
+    "OWN",
+    "QUADRATIC",
+    "SOFTMAX",
+    "TERM",
+    "UPPER",
+    "evaluate",
+    "grad",
+    "grad_vjp",
+]
+
+QUADRATIC, L2, SOFTMAX, LEAST_SQUARES, LOGISTIC, UPPER, OWN = range(7)
+#: A row of `terms`: the kind; the block of θ, up to its end where it has −1; which numbers are the
+#: data, and which integers; and the flag.
+TERM = "kind", "start", "stop", "first", "last", "first_whole", "last_whole", "flag"
 
 
-class Functions(NamedTuple):
-    """What an objective can compute; see the top of this file."""
+@njit(
+    **LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, fastmath=IN_ANY_ORDER
+)
+def evaluate(level, w, theta, grad_w, grad_theta, work):  # type: ignore[no-untyped-def]
+    """Return g; add ∇_w g and ∇_θ g."""
+    value = w.dtype.type(0)
+    for k in range(len(level[0])):
+        kind, a, b, data, whole, flag = _term(level, k, theta)
+        lam, h = theta[a:b], grad_theta[a:b]
+        if kind == QUADRATIC:
+            value += _evaluate_quadratic(data, flag, w, lam, grad_w, h, work)
+        elif kind == L2:
+            value += _evaluate_l2(data, whole, flag, w, lam, grad_w, h)
+        elif kind == SOFTMAX:
+            value += _evaluate_softmax(data, whole, flag, w, lam, grad_w, h, work)
+        elif kind == UPPER:
+            value += _upper(flag, data[1:], w, lam, grad_w, h)  # always the only term
+        elif kind == OWN:
+            value += call(whole[0], data[0], w, lam, w, grad_w, h)
+        else:
+            value += evaluate_linear(kind == LOGISTIC, data, flag, w, lam, grad_w, h)
+    return value
 
-    evaluate: Any
-    grad: Any
-    grad_vjp: Any
+
+@njit(
+    **LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, fastmath=IN_ANY_ORDER
+)
+def grad(level, w, theta, out, work):  # type: ignore[no-untyped-def]
+    """Add ∇_w g."""
+    for k in range(len(level[0])):
+        kind, a, b, data, whole, flag = _term(level, k, theta)
+        lam = theta[a:b]
+        if kind == QUADRATIC:
+            _grad_quadratic(data, flag, w, lam, out, work)
+        elif kind == L2:
+            _grad_l2(data, whole, flag, w, lam, out)
+        elif kind == SOFTMAX:
+            _grad_softmax(data, whole, flag, w, lam, out, work)
+        elif kind == OWN:
+            status = call(whole[1], data[0], w, lam, w, out, lam)
+            out[0] += 0 * status  # NaN where it has raised
+        else:
+            grad_linear(kind == LOGISTIC, data, flag, w, lam, out)
 
 
-@njit(nogil=True, inline="always")
-def _evaluate_quadratic(data, w, lam, scale, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
-    G, C, d = data
-    r = _residual(C, d, w, lam, work)
+@njit(
+    **LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, fastmath=IN_ANY_ORDER
+)
+def grad_vjp(level, w, theta, v, hessian, mixed, work):  # type: ignore[no-untyped-def]
+    """Add ∇²_ww g · v and ∇²_θw g · v."""
+    for k in range(len(level[0])):
+        kind, a, b, data, whole, flag = _term(level, k, theta)
+        lam, h = theta[a:b], mixed[a:b]
+        if kind == QUADRATIC:
+            _grad_vjp_quadratic(data, flag, v, hessian, h)
+        elif kind == L2:
+            _grad_vjp_l2(data, whole, flag, w, lam, v, hessian, h)
+        elif kind == SOFTMAX:
+            _grad_vjp_softmax(data, whole, flag, w, lam, v, hessian, h, work)
+        elif kind == OWN:
+            status = call(whole[2], data[0], w, lam, v, hessian, h)
+            hessian[0] += 0 * status
+        else:
+            grad_vjp_linear(kind == LOGISTIC, data, flag, w, lam, v, hessian, h)
+
+
+@njit(inline="always")
+def _term(level, k, theta):  # type: ignore[no-untyped-def]
+    terms, numbers, whole = level
+    stop = terms[k, 2] if terms[k, 2] >= 0 else theta.size
+    data, integers = numbers[terms[k, 3] : terms[k, 4]], whole[terms[k, 5] : terms[k, 6]]
+    return terms[k, 0], terms[k, 1], stop, data, integers, terms[k, 7]
+
+
+# Data: c, d (M), G (M × M or M), C (M × N, or none where it is the identity). Flag: a diagonal G.
+
+
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _evaluate_quadratic(data, diagonal, w, lam, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
+    r, G, C = _residual(data, diagonal, w, lam, work)
     value = w.dtype.type(0)
     for j in range(w.size):
-        curved = scale * _row(G, r, j)
+        curved = data[0] * _row(G, diagonal, r, j)
         value += curved * r[j] / 2
         grad_w[j] += curved
         _pull(C, j, -curved, grad_lam)
     return value
 
 
-@njit(nogil=True, inline="always")
-def _grad_quadratic(data, w, lam, scale, out, work):  # type: ignore[no-untyped-def]
-    G, C, d = data
-    r = _residual(C, d, w, lam, work)
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _grad_quadratic(data, diagonal, w, lam, out, work):  # type: ignore[no-untyped-def]
+    r, G, _ = _residual(data, diagonal, w, lam, work)
     for j in range(w.size):
-        out[j] += scale * _row(G, r, j)
+        out[j] += data[0] * _row(G, diagonal, r, j)
 
 
-@njit(nogil=True, inline="always")
-def _grad_vjp_quadratic(data, w, lam, v, scale, hessian, mixed, work):  # type: ignore[no-untyped-def]
-    G, C, _ = data
-    for j in range(w.size):
-        curved = scale * _row(G, v, j)
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _grad_vjp_quadratic(data, diagonal, v, hessian, mixed):  # type: ignore[no-untyped-def]
+    _, G, C = _split(data, diagonal, v.size)
+    for j in range(v.size):
+        curved = data[0] * _row(G, diagonal, v, j)
         hessian[j] += curved
         _pull(C, j, -curved, mixed)
 
 
-@njit(nogil=True, inline="always")
-def _residual(C, d, w, lam, r):  # type: ignore[no-untyped-def]
-    """r = w − C λ − d."""
+@njit(inline="always")
+def _split(data, diagonal, M):  # type: ignore[no-untyped-def]
+    first, last = 1 + M, 1 + M + (M if diagonal else M * M)
+    return data[1:first], data[first:last], data[last:]
+
+
+@njit(inline="always")
+def _residual(data, diagonal, w, lam, work):  # type: ignore[no-untyped-def]
+    """Return w − C λ − d, with G and C."""
+    d, G, C = _split(data, diagonal, w.size)
+    r, N = work[: w.size], lam.size
     for j in range(w.size):
         r[j] = w[j] - d[j]
-        if C.shape[0]:
-            for i in range(lam.size):
-                r[j] -= C[j, i] * lam[i]
+        if C.size:
+            for i in range(N):
+                r[j] -= C[np.uintp(j * N + i)] * lam[i]
         else:
             r[j] -= lam[j]
-    return r
+    return r, G, C
 
 
-@njit(nogil=True, inline="always")
-def _row(G, v, j):  # type: ignore[no-untyped-def]
-    """Entry j of G v; a G of one row is a diagonal."""
-    M = G.shape[1]
-    if G.shape[0] < M:
-        return G[0, j] * v[j]
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _row(G, diagonal, v, j):  # type: ignore[no-untyped-def]
+    """Entry j of G v."""
+    if diagonal:
+        return G[j] * v[j]
     total = v.dtype.type(0)
-    for k in range(M):
-        total += G[j, k] * v[k]
+    for k in range(v.size):
+        total += G[np.uintp(j * v.size + k)] * v[k]
     return total
 
 
-@njit(nogil=True, inline="always")
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
 def _pull(C, j, x, out):  # type: ignore[no-untyped-def]
     """Add Cᵀ x, of which this is entry j of x."""
-    if C.shape[0]:
+    if C.size:
         for i in range(out.size):
-            out[i] += C[j, i] * x
+            out[i] += C[np.uintp(j * out.size + i)] * x
     else:
         out[j] += x
 
 
-@njit(nogil=True, inline="always")
-def _evaluate_l2(data, w, lam, scale, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
-    fixed, groups, learned = data
-    value = w.dtype.type(0)
+# Data: c, fixed strengths; whole: the group of each w_j, or none. Flag: strengths are λ.
+
+
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _evaluate_l2(data, groups, learned, w, lam, grad_w, grad_lam):  # type: ignore[no-untyped-def]
+    c, rho, value = data[0], lam if learned else data[1:], w.dtype.type(0)
+    _grad_l2(data, groups, learned, w, lam, grad_w)
     for j in range(w.size):
         k = groups[j] if groups.size else 0
-        rho = lam[k] if learned else fixed[k]
-        square = scale * w[j] * w[j]
-        value += rho * square
-        grad_w[j] += 2 * scale * rho * w[j]
+        value += c * rho[k] * w[j] * w[j]
         if learned:
-            grad_lam[k] += square
+            grad_lam[k] += c * w[j] * w[j]
     return value
 
 
-@njit(nogil=True, inline="always")
-def _grad_l2(data, w, lam, scale, out, work):  # type: ignore[no-untyped-def]
-    fixed, groups, learned = data
-    for j in range(w.size):
-        k = groups[j] if groups.size else 0
-        out[j] += 2 * scale * (lam[k] if learned else fixed[k]) * w[j]
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _grad_l2(data, groups, learned, w, lam, out):  # type: ignore[no-untyped-def]
+    twice, rho = data[0] + data[0], lam if learned else data[1:]
+    if groups.size:
+        for j in range(w.size):
+            out[j] += twice * rho[groups[j]] * w[j]
+    else:
+        twice *= rho[0]
+        for j in range(w.size):
+            out[j] += twice * w[j]
 
 
-@njit(nogil=True, inline="always")
-def _grad_vjp_l2(data, w, lam, v, scale, hessian, mixed, work):  # type: ignore[no-untyped-def]
-    fixed, groups, learned = data
-    for j in range(w.size):
-        k = groups[j] if groups.size else 0
-        hessian[j] += 2 * scale * (lam[k] if learned else fixed[k]) * v[j]
-        if learned:
-            mixed[k] += 2 * scale * w[j] * v[j]
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _grad_vjp_l2(data, groups, learned, w, lam, v, hessian, mixed):  # type: ignore[no-untyped-def]
+    _grad_l2(data, groups, learned, v, lam, hessian)
+    if not learned:
+        return
+    twice, total = data[0] + data[0], w.dtype.type(0)
+    if groups.size:
+        for j in range(w.size):
+            mixed[groups[j]] += twice * w[j] * v[j]
+    else:
+        for j in range(w.size):
+            total += w[j] * v[j]
+        mixed[0] += twice * total
 
 
-@njit(nogil=True, inline="always")
-def _scores(x, w, S):  # type: ignore[no-untyped-def]
-    """S = W x."""
-    for c in range(S.size):
-        total = w.dtype.type(0)
-        for j in range(x.size):
-            total += w[c * x.size + j] * x[j]
-        S[c] = total
+# Data: c, X row by row; whole: y. Flag: examples have weights λ.
 
 
-@njit(nogil=True, inline="always")
-def _softmax(S):  # type: ignore[no-untyped-def]
-    """Turn S into its softmax; return log Σ exp S."""
-    top = S.max()
-    total = S.dtype.type(0)
-    for c in range(S.size):
-        S[c] = math.exp(S[c] - top)
-        total += S[c]
-    for c in range(S.size):
-        S[c] /= total
-    return top + math.log(total)
-
-
-@njit(nogil=True, inline="always")
-def _add_outer(scale, r, x, out):  # type: ignore[no-untyped-def]
-    for c in range(r.size):
-        for j in range(x.size):
-            out[c * x.size + j] += scale * r[c] * x[j]
-
-
-@njit(nogil=True, inline="always")
-def _evaluate_softmax(data, w, lam, scale, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
-    X, y, s, weighted = data
-    S = work[: w.size // X.shape[1]]
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _evaluate_softmax(data, y, weighted, w, lam, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
+    c, X, S = data[0], data[1:], _one_row(data, y, w, work)
     value = w.dtype.type(0)
     for i in range(y.size):
-        _scores(X[i], w, S)
+        _scores(X, i, w, S)
         own = S[y[i]]
-        loss = scale * s * (_softmax(S) - own)
+        loss = c * (_softmax(S) - own)
         theta = lam[i] if weighted else w.dtype.type(1)
         value += theta * loss
         if weighted:
             grad_lam[i] += loss
         S[y[i]] -= 1
-        _add_outer(scale * s * theta, S, X[i], grad_w)
+        _add_outer(c * theta, S, X, i, grad_w)
     return value
 
 
-@njit(nogil=True, inline="always")
-def _grad_softmax(data, w, lam, scale, out, work):  # type: ignore[no-untyped-def]
-    X, y, s, weighted = data
-    S = work[: w.size // X.shape[1]]
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _grad_softmax(data, y, weighted, w, lam, out, work):  # type: ignore[no-untyped-def]
+    c, X, S = data[0], data[1:], _one_row(data, y, w, work)
     for i in range(y.size):
-        _scores(X[i], w, S)
+        _scores(X, i, w, S)
         _softmax(S)
         S[y[i]] -= 1
-        theta = lam[i] if weighted else w.dtype.type(1)
-        _add_outer(scale * s * theta, S, X[i], out)
+        _add_outer(c * lam[i] if weighted else c, S, X, i, out)
 
 
-@njit(nogil=True, inline="always")
-def _grad_vjp_softmax(data, w, lam, v, scale, hessian, mixed, work):  # type: ignore[no-untyped-def]
-    X, y, s, weighted = data
-    C = w.size // X.shape[1]
-    P, D = work[:C], work[C : 2 * C]
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _grad_vjp_softmax(data, y, weighted, w, lam, v, hessian, mixed, work):  # type: ignore[no-untyped-def]
+    c, X, P = data[0], data[1:], _one_row(data, y, w, work)
+    D = work[P.size : 2 * P.size]
     for i in range(y.size):
-        _scores(X[i], w, P)
+        _scores(X, i, w, P)
         _softmax(P)
-        _scores(X[i], v, D)
+        _scores(X, i, v, D)
         mean = w.dtype.type(0)
-        for c in range(C):
-            mean += P[c] * D[c]
+        for k in range(P.size):
+            mean += P[k] * D[k]
         if weighted:
-            mixed[i] += scale * s * (mean - D[y[i]])
-        theta = lam[i] if weighted else w.dtype.type(1)
-        for c in range(C):
-            P[c] *= D[c] - mean
-        _add_outer(scale * s * theta, P, X[i], hessian)
+            mixed[i] += c * (mean - D[y[i]])
+        for k in range(P.size):
+            P[k] *= D[k] - mean
+        _add_outer(c * lam[i] if weighted else c, P, X, i, hessian)
 
 
-@njit(nogil=True, inline="always")
-def _evaluate_upper(data, w, lam, scale, grad_w, grad_lam, work):  # type: ignore[no-untyped-def]
-    """Take an upper level of `loops`."""
-    kind, numbers = data
-    direct_w, direct_lam = np.empty_like(w), np.empty_like(lam)
-    value = _upper(kind, numbers, w, lam, direct_w, direct_lam)
-    add(scale, direct_w, grad_w)
-    add(scale, direct_lam, grad_lam)
-    return scale * value
+@njit(inline="always")
+def _one_row(data, y, w, work):  # type: ignore[no-untyped-def]
+    """Return memory for the scores of an example."""
+    return work[: w.size * y.size // (data.size - 1)]
 
 
-@njit(nogil=True, inline="always")
-def add(scale, x, out):  # type: ignore[no-untyped-def]
-    """Add scale x to out."""
-    for j in range(out.size):
-        out[j] += scale * x[j]
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _scores(X, i, w, S):  # type: ignore[no-untyped-def]
+    """S = W x_i."""
+    d = w.size // S.size
+    for k in range(S.size):
+        total = w.dtype.type(0)
+        for j in range(d):
+            total += w[np.uintp(k * d + j)] * X[np.uintp(i * d + j)]
+        S[k] = total
 
 
-OWN = {
-    "quadratic": Functions(_evaluate_quadratic, _grad_quadratic, _grad_vjp_quadratic),
-    "l2": Functions(_evaluate_l2, _grad_l2, _grad_vjp_l2),
-    "softmax": Functions(_evaluate_softmax, _grad_softmax, _grad_vjp_softmax),
-    "upper": Functions(_evaluate_upper, None, None),
-}
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _softmax(S):  # type: ignore[no-untyped-def]
+    """Turn S into its softmax; return log Σ exp S."""
+    top, total = S[0], S.dtype.type(0)
+    for k in range(1, S.size):
+        top = max(top, S[k])
+    for k in range(S.size):
+        S[k] = math.exp(S[k] - top)
+        total += S[k]
+    for k in range(S.size):
+        S[k] /= total
+    return top + math.log(total)
+
+
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
+def _add_outer(scale, r, X, i, out):  # type: ignore[no-untyped-def]
+    """Add scale r x_iᵀ."""
+    d = out.size // r.size
+    for k in range(r.size):
+        for j in range(d):
+            out[np.uintp(k * d + j)] += scale * r[k] * X[np.uintp(i * d + j)]

@@ -1,27 +1,37 @@
-"""Whole-loop K-RMD by gradient descent on small dense objectives, for one λ or many at once.
+"""Whole-loop K-RMD on small dense objectives, by any algorithm, for one λ or many at once.
 
-A loop is made for each kind of lower and upper level. What they compute is bound in a closure,
-since a compiled function that is handed over as an argument costs a call 14 µs. Numba keeps no
-closure on disk: the first call in a process compiles, some seconds.
+What the levels compute is in `dense`, and what a step does to w in `updates`. Numba keeps the loop
+on disk, one for all problems of a dtype.
 """
 
 from __future__ import annotations
 
 import math
-from functools import cache
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from tinybilevel.kernels.dense import Functions
-from tinybilevel.kernels.forms import build
+from tinybilevel.kernels.compiling import LEAN
+from tinybilevel.kernels.dense import evaluate, grad, grad_vjp
+from tinybilevel.kernels.forms import Level
 from tinybilevel.kernels.loops import IN_ANY_ORDER
+from tinybilevel.kernels.moves import restless, watch
 from tinybilevel.kernels.pool import pool, wait
 from tinybilevel.kernels.threads import helpers
 from tinybilevel.kernels.tiles import count_up
+from tinybilevel.kernels.updates import (
+    BUFFERS,
+    NESTEROV,
+    advance,
+    direction,
+    keeps_gradient,
+    point,
+    retreat,
+)
 
-__all__ = ["DenseLoop"]
+__all__ = ["DenseLoop", "Found"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,132 +39,203 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _CHUNK = 16
 
 
+class Found(NamedTuple):
+    """What a call finds; `along` is what h has more by entry of w, for γ, and for μ or τ."""
+
+    value: float  # not finite if anything is not
+    state: Array  # w_T and its buffers, (1 + b, M)
+    h: Array
+    norms: Array  # ‖α_T‖ … ‖α_{T−K}‖
+    along: Array
+    alpha: Array  # α_{T−K}, (1 + b, M)
+    restless: bool  # whether the last steps swing and are longer than the first
+
+
 class DenseLoop:
-    """K-RMD with w_{t+1} = w_t − γ ∇_w g(w_t, θ).
+    """The steps of an algorithm of `updates` on g, f, and K steps back.
 
     Parameters
     ----------
     lower, upper : tuple
         Forms of g and f; see `forms`.
-    initial : ndarray (M,)
-        w_0, in the dtype of everything else.
-    step_size : float
-        γ.
-    T : int
-        Horizon.
+    M : int
+        Entries of w.
+    dtype : dtype
+        Of everything.
+    kind : int
+        The algorithm, one of `updates`.
+    numbers : ndarray (T, ·)
+        What `updates` calls c, for each step.
+    learned : bool
+        Whether h holds what `each` does, see `updates`.
     """
 
-    def __init__(self, lower: Any, upper: Any, initial: Array, step_size: float, T: int) -> None:
-        self.dtype, self.M = initial.dtype, initial.size
-        self._forms = lower, upper
-        self._start, self._gamma, self._T = initial, self.dtype.type(step_size), int(T)
-        (g, lower_data), (f, upper_data) = build(lower, self.dtype), build(upper, self.dtype)
-        if g.grad_vjp is None:
+    def __init__(
+        self,
+        lower: Any,
+        upper: Any,
+        M: int,
+        dtype: Any,
+        kind: int,
+        numbers: Array,
+        learned: bool = False,
+    ) -> None:
+        self._made_of = lower, upper, M, dtype, kind, numbers, learned
+        self.M, self.dtype = M, np.dtype(dtype)
+        self._lower, self._upper = Level(lower, dtype), Level(upper, dtype)
+        if self._lower.upper_only:
             raise TypeError("the lower level has no compiled grad_vjp")
-        self._data = lower_data, upper_data
-        self._single, self._many = _loops(g, f)
+        self._keeps, self._learned = keeps_gradient(kind, learned), learned
+        self._rule = kind, np.ascontiguousarray(numbers, dtype), self._keeps
         self.fits: set[Any] = set()  # shapes of θ that are known to be right
 
     def __reduce__(self) -> Any:
-        # Not what is compiled.
-        return DenseLoop, (*self._forms, self._start, float(self._gamma), self._T)
+        return DenseLoop, self._made_of  # addresses hold in this process alone
 
-    def __call__(self, theta: Array, K: int, w: Array, h: Array, norms: Array) -> float:
-        """Write w_T, h_{T−K} and ‖α_T‖ … ‖α_{T−K}‖; return f, not finite if any of it is not."""
-        return self._single(*self._data, self._start, self._gamma, self._T, theta, K, w, h, norms)
+    def held(self, K: int) -> int:
+        """Return the bytes of the states and gradients that the way back needs."""
+        states = (max(K, 1) + 1) * (1 + BUFFERS[self._rule[0]])
+        return (states + (max(K, 1) if self._keeps else 0)) * self.M * self.dtype.itemsize
 
-    def batch(self, thetas: Array, K: int, values: Array, grads: Array) -> None:
-        """Write f and h_{T−K} for each row of `thetas`, in parallel; f as in a call."""
+    def __call__(self, theta: Array, K: int, given: Array) -> Found:
+        """Run forward and K steps back.
+
+        `given` are the rows of the state at w_0, 1 + b, and then the two that `updates` calls each.
+        """
+        T, M, shape = len(self._rule[1]), self.M, (len(given) - 2, self.M)
+        size, more = shape[0] * M, 2 * M if self._learned else 0
+        # In one array: each that a compiled function is handed costs 0.2 µs.
+        ends = np.empty(2 * size + more + 4 + K + theta.size, self.dtype)
+        value = _single(self._levels, self._rule, given, theta, K, more, ends)
+        state, alpha = ends[:size].reshape(shape), ends[size : 2 * size].reshape(shape)
+        along, ends = ends[2 * size : 2 * size + more].reshape(-1, M), ends[2 * size + more :]
+        swings = bool(ends[1] < 0) and restless(T, ends[None, :3])
+        norms, h = ends[3 : 4 + K], ends[4 + K :]
+        return Found(float(value), state, h, norms, along, alpha, swings)
+
+    def batch(self, thetas: Array, K: int, given: Array) -> tuple[Array, Array]:
+        """Return f and h_{T−K} for each row of `thetas`, in parallel; f as in a call."""
+        values, grads = np.empty(len(thetas), self.dtype), np.empty_like(thetas)
         chunks = -(-len(thetas) // _CHUNK)
         counter = np.zeros(2, np.int64)
-        data = *self._data, self._start, self._gamma, self._T
-        args = (counter, chunks, *data, thetas, K, values, grads)
-        self._many(counter, 0, *data, thetas, K, values, grads)  # compile it before it is shared
+        args = (self._levels, self._rule, given, thetas, K, values, grads)
+        _many(counter, 0, *args)  # compile it before it is shared
         counter[:] = 0
-        pool.share(helpers(chunks), self._many, args)
-        self._many(*args)
+        pool.share(helpers(chunks), _many, (counter, chunks, *args))
+        _many(counter, chunks, *args)
         wait(counter, chunks)
+        return values, grads
+
+    @cached_property
+    def _levels(self) -> tuple[Any, Any]:
+        return self._lower.data(1, 2), self._upper.data(0)
 
 
-@cache
-def _loops(g: Functions, f: Functions) -> tuple[Any, Any]:
-    """Return the loop for one θ and the loop for many."""
-    grad, grad_vjp, evaluate = g.grad, g.grad_vjp, f.evaluate
+@njit(nogil=True, cache=True)
+def _single(levels, rule, given, theta, K, more, ends):  # type: ignore[no-untyped-def]
+    rows, M = given.shape[0] - 2, given.shape[1]
+    state, ends = ends[: rows * M].reshape((rows, M)), ends[rows * M :]
+    alpha, ends = ends[: rows * M].reshape((rows, M)), ends[rows * M :]
+    along, ends = ends[:more].reshape((2, more // 2)), ends[more:]
+    moves, norms, h = ends[:3], ends[3 : 4 + K], ends[4 + K :]
+    along[:], moves[:] = 0, 0
+    ends_ = state, alpha, along, moves, norms, h
+    return _one(levels, rule, given, theta, K, ends_, _memory(rows, M, K, rule[2], ends))
 
-    @njit(nogil=True, fastmath=IN_ANY_ORDER)
-    def one(g_data, f_data, start, gamma, T, theta, K, w, h, norms, ring, rows):  # type: ignore[no-untyped-def]
-        M = start.size
-        alpha, change, state = rows[:M], rows[M : 2 * M], rows[2 * M : 3 * M]
-        work, slot = rows[3 * M :], 0
+
+@njit(nogil=True, cache=True)
+def _many(counter, chunks, levels, rule, given, thetas, K, values, grads):  # type: ignore[no-untyped-def]
+    rows, M = given.shape[0] - 2, given.shape[1]
+    state, alpha = np.empty((2, rows, M), given.dtype)
+    along, moves, norms = np.empty((2, 0), given.dtype), values[:0], values[:0]
+    memory = _memory(rows, M, K, rule[2], values)
+    while True:
+        k = count_up(counter, 0, 1)
+        if k >= chunks:
+            return
+        for i in range(k * _CHUNK, min((k + 1) * _CHUNK, len(thetas))):
+            ends = state, alpha, along, moves, norms, grads[i]
+            values[i] = _one(levels, rule, given, thetas[i], K, ends, memory)
+        count_up(counter, 1, 1)
+
+
+@njit(nogil=True, cache=True)
+def _memory(rows, M, K, keeps, like):  # type: ignore[no-untyped-def]
+    """Return it for K + 1 states, for gradients, and for six vectors.
+
+    The state w_{T−k} lies in ring[k % len(ring)], the gradient of step T − 1 − k in
+    grads[k % len(grads)].
+    """
+    ring = np.empty((max(K, 1) + 1, rows, M), like.dtype)
+    grads = np.empty((max(K, 1) if keeps else 1, M), like.dtype)
+    return ring, grads, np.empty(6 * M, like.dtype)
+
+
+@njit(**LEAN, fastmath=IN_ANY_ORDER)
+def _one(levels, rule, given, theta, K, ends, memory):  # type: ignore[no-untyped-def]
+    (kind, numbers, _), (ring, grads, rows) = rule, memory
+    (lower, upper), (state, alpha, along, moves, norms, h) = levels, ends
+    T, M, B, rings = len(numbers), given.shape[1], len(state), len(ring)
+    start, each = given[:B], given[B:]
+    y, u, Hu = rows[:M], rows[M : 2 * M], rows[2 * M : 3 * M]
+    move, work = rows[3 * M : 4 * M], rows[4 * M :]
+    _copy(start, ring[T % rings])
+    for t in range(T):
+        k = T - t
+        now, new, g = ring[k % rings], ring[(k - 1) % rings], grads[(k - 1) % len(grads)]
+        w = now[0]
+        if kind == NESTEROV:
+            point(kind, numbers[t], each, now, y, 0, M)
+            w = y
         for j in range(M):
-            w[j] = start[j]
-            alpha[j] = 0
-        for i in range(h.size):
-            h[i] = 0
-        for t in range(T):
-            if t >= T - K:
-                for j in range(M):
-                    ring[slot, j] = w[j]
-                slot += 1
-            for j in range(M):
-                change[j] = 0
-            grad(g_data, w, theta, -gamma, change, work)
-            for j in range(M):
-                w[j] += change[j]
-        value = evaluate(f_data, w, theta, start.dtype.type(1), alpha, h, work)
-        for k in range(K + 1):
-            if k:
-                slot -= 1
-                for j in range(M):
-                    state[j] = ring[slot, j]
-                    change[j] = 0
-                grad_vjp(g_data, state, theta, alpha, -gamma, change, h, work)
-                for j in range(M):
-                    alpha[j] += change[j]
-            if norms.size:
-                square = start.dtype.type(0)
-                for j in range(M):
-                    square += alpha[j] * alpha[j]
-                norms[k] = math.sqrt(square)
+            g[j] = 0
+        grad(lower, w, theta, g, work)
+        advance(kind, numbers[t], each, g, now, new, 0, M)
+        if moves.size and (t == 0 or t >= T - 2):
+            watch(t, T, now[0], new[0], move, moves, 0, M)
+    _copy(ring[0], state)
+    for i in range(h.size):
+        h[i] = 0
+    for b in range(len(alpha)):
         for j in range(M):
-            value += 0 * w[j]  # NaN if w_j is not finite
-        for i in range(h.size):
-            value += 0 * h[i]
-        return value
+            alpha[b, j] = 0
+    value = evaluate(upper, state[0], theta, alpha[0], h, work)
+    if norms.size:
+        norms[0] = _norm(alpha)
+    for i in range(h.size):
+        h[i] = -h[i]  # B α is subtracted
+    for k in range(1, K + 1):
+        c, now, g = numbers[T - k], ring[k], grads[(k - 1) % len(grads)]
+        w = now[0]
+        if kind == NESTEROV:
+            point(kind, c, each, now, y, 0, M)
+            w = y
+        direction(kind, c, each, g, now, alpha, u, along, 0, M)
+        for j in range(M):
+            Hu[j] = 0
+        grad_vjp(lower, w, theta, u, Hu, h, work)
+        retreat(kind, c, each, Hu, now, alpha, along, 0, M)
+        if norms.size:
+            norms[k] = _norm(alpha)
+    for i in range(h.size):
+        h[i] = -h[i]
+        value += 0 * h[i]  # NaN if it is not finite
+    for j in range(M):
+        value += 0 * state[0, j]
+    return value
 
-    @njit(nogil=True)
-    def single(g_data, f_data, start, gamma, T, theta, K, w, h, norms):  # type: ignore[no-untyped-def]
-        ring, rows = np.empty((K, w.size), w.dtype), np.empty(5 * w.size, w.dtype)
-        return one(g_data, f_data, start, gamma, T, theta, K, w, h, norms, ring, rows)
 
-    @njit(nogil=True)
-    def many(counter, chunks, g_data, f_data, start, gamma, T, thetas, K, values, grads):  # type: ignore[no-untyped-def]
-        M, dtype = start.size, start.dtype
-        w, norms = np.empty(M, dtype), np.empty(0, dtype)
-        ring, rows = np.empty((K, M), dtype), np.empty(5 * M, dtype)
-        while True:
-            k = count_up(counter, 0, 1)
-            if k >= chunks:
-                return
-            for i in range(k * _CHUNK, min((k + 1) * _CHUNK, len(thetas))):
-                # What a user's function raises would end a thread that the caller waits for.
-                try:
-                    values[i] = one(
-                        g_data,
-                        f_data,
-                        start,
-                        gamma,
-                        T,
-                        thetas[i],
-                        K,
-                        w,
-                        grads[i],
-                        norms,
-                        ring,
-                        rows,
-                    )
-                except Exception:
-                    values[i] = np.nan
-            count_up(counter, 1, 1)
+@njit(**LEAN)
+def _copy(rows, out):  # type: ignore[no-untyped-def]
+    for b in range(len(rows)):
+        for j in range(rows.shape[1]):
+            out[b, j] = rows[b, j]
 
-    return single, many
+
+@njit(**LEAN, fastmath=IN_ANY_ORDER)
+def _norm(alpha):  # type: ignore[no-untyped-def]
+    square = alpha.dtype.type(0)
+    for row in alpha:
+        for j in range(row.size):
+            square += row[j] * row[j]
+    return math.sqrt(square)

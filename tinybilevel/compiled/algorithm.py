@@ -104,7 +104,7 @@ def algorithm(move: Any, T: int, M: int) -> Algorithm:
 def of_one_dtype(move: Any, dtype: Any) -> bool:
     """Return whether nothing that the transition holds widens a dtype."""
     held = [rate.values for rate in _rates(move) if isinstance(rate, PerEntry)]
-    return promote(move.fixed_start(), move.dtype, move._buffers, *held) == dtype
+    return promote(dtype, move.fixed_start(), move.dtype, move._buffers, *held) == dtype
 
 
 def _rates(move: Any) -> tuple[Coefficient, ...]:

@@ -163,39 +163,89 @@ class HostLoop(Loop):
             return check_shape("the vjp of hyper_map", self.hyper_map.vjp(lam, h), lam.shape)
 
 
-class DenseOnHost(HostLoop):
+@dataclass(frozen=True)
+class ByAlgorithm(HostLoop):
+    """A loop that takes any algorithm, whose w_0 and coefficients may lie in θ."""
+
+    algorithm: Algorithm
+
+    @property
+    def fixed_start(self) -> bool:  # type: ignore[override]
+        """See `Loop`."""
+        return self.transition.fixed_start() is not None
+
+    def start(self, theta: Array, M: int) -> Array | None:
+        """Return w_0 and its buffers, a row each; None where it is not of that size and dtype."""
+        state = self.transition.initial(theta)
+        fits = (
+            promote(state, theta) == theta.dtype
+            and state.size == (1 + self.transition.n_buffers) * M
+        )
+        return state.reshape(-1, M) if fits else None
+
+
+@dataclass(frozen=True)
+class DenseOnHost(ByAlgorithm):
     """See `tinybilevel.kernels.dense_loops`."""
+
+    _fixed: list[Array] = field(default_factory=list, repr=False)
 
     def run(
         self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
     ) -> Hypergradient | None:
         kernel, lam = self.kernel, problem.check(lam)
         theta = self.theta(lam, kernel.dtype)
-        if theta is None:
+        given = None if theta is None else self._given(theta)
+        if theta is None or given is None:
             return None
-        w, h = np.empty(kernel.M, kernel.dtype), np.empty_like(theta)
-        norms = np.empty(K + 1, kernel.dtype)
-        return self.result(problem, lam, float(kernel(theta, K, w, h, norms)), h, w, K, norms)
+        found = kernel(theta, K, given)
+        h = found.h
+        if self.algorithm.learned or start:
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.algorithm.pull(found.along, theta, h)
+                if start:
+                    h += self.transition.initial_vjp(theta, found.alpha.reshape(-1))
+        w = found.state[0].copy()
+        whole = found.state.reshape(-1) if len(found.state) > 1 else None
+        more = kernel.held(K), whole, start, found.restless
+        return self.result(problem, lam, found.value, h, w, K, found.norms, *more)
 
     def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
+        if not self.fixed_start or self.algorithm.learned:
+            return None  # one by one
         direct = type(self.hyper_map) is Identity
         thetas = [self.theta(lam, self.kernel.dtype) for lam in (lams[:1] if direct else lams)]
         if any(theta is None for theta in thetas):
             return None
         stacked: Array = np.ascontiguousarray(lams if direct else thetas)
-        values, grads = np.empty(len(lams), lams.dtype), np.empty_like(stacked)
-        self.kernel.batch(stacked, K, values, grads)
+        given = self._given(stacked[0]) if len(stacked) else None
+        if given is None:
+            return None
+        values, grads = self.kernel.batch(stacked, K, given)
         if not direct:
             grads = np.stack([self.pull(lam, h) for lam, h in zip(lams, grads, strict=True)])
         return _if_finite(values.astype(float), grads)
+
+    def _given(self, theta: Array) -> Array | None:
+        """Return w_0, its buffers, and the factors of each entry: once, where none are learned."""
+        if self._fixed:
+            return self._fixed[0]
+        start, each = self.start(theta, self.kernel.M), self.algorithm.at(theta)
+        if start is None or each is None:
+            return None
+        given: Array = np.concatenate([start, each]).astype(theta.dtype)
+        if self.fixed_start and not self.algorithm.learned:
+            self._fixed.append(given)
+        return given
 
     def theta(self, lam: Array, dtype: Any) -> Array | None:
         theta = super().theta(lam, dtype)
         if theta is not None and theta.shape not in self.kernel.fits:
             # The plain bodies look at the sizes, and say what is wrong with them.
-            w = self.transition.initial(theta)
-            self.transition.step(0, w, theta)
-            self.transition.vjp(0, w, theta, w)
+            state = self.transition.initial(theta)
+            self.transition.step(0, state, theta)
+            self.transition.vjp(0, state, theta, state)
+            w = self.transition.readout(state)
             self.upper.grad(w, theta)
             self.upper.grad_lam(w, theta)
             self.kernel.fits.add(theta.shape)
@@ -203,11 +253,10 @@ class DenseOnHost(HostLoop):
 
 
 @dataclass(frozen=True)
-class CleaningOnHost(HostLoop):
+class CleaningOnHost(ByAlgorithm):
     """See `tinybilevel.kernels.softmax_loop`."""
 
     lower: SoftmaxLower
-    algorithm: Algorithm
     f: Objective  # the upper level as it is computed
     _fixed: dict[str, Array] = field(default_factory=dict, repr=False)
 
@@ -253,11 +302,6 @@ class CleaningOnHost(HostLoop):
             del left[:count]
         return _if_finite(values, grads)
 
-    @property
-    def fixed_start(self) -> bool:  # type: ignore[override]
-        """See `Loop`."""
-        return self.transition.fixed_start() is not None
-
     def _inputs(self, theta: Array) -> tuple[Array, ...] | None:
         """Return the weights, and w_0, strengths and factors as laid; None where θ doesn't fit."""
         weights = self.lower.weights(theta)
@@ -272,13 +316,7 @@ class CleaningOnHost(HostLoop):
         return (weights, *found) if len(found) == len(laid) else None
 
     def _start(self, theta: Array) -> Array | None:
-        """Return w_0 and its buffers, a row each."""
-        state, M = self.transition.initial(theta), self.lower.loss.size
-        fits = (
-            promote(state, theta) == theta.dtype
-            and state.size == (1 + self.transition.n_buffers) * M
-        )
-        return state.reshape(-1, M) if fits else None
+        return self.start(theta, self.lower.loss.size)
 
     def _laid(self, name: str, at: Any, learned: bool, theta: Array) -> Array | None:
         """Return what `at` finds, laid: once, where none of it is learned."""
