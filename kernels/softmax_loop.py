@@ -78,6 +78,8 @@ class SoftmaxLoop:
         one is no larger than w, and what takes up to `_FREE`.
     weighted : bool
         False: `backward` has no h by example, and less is kept for it.
+    strengths : bool
+        False: h holds none of ρ.
     """
 
     def __init__(
@@ -89,10 +91,11 @@ class SoftmaxLoop:
         learned: bool = False,
         remember: int = 0,
         weighted: bool = True,
+        strengths: bool = True,
     ) -> None:
         self.lower, self.kind, self.T = lower, kind, len(numbers)
         self.remember = self.T if lower.room_size <= lower.width else remember
-        self.learned = learned
+        self.learned, self.strengths = learned, strengths
         self.room = lower.room_size if weighted or not lower.of_one_score else lower.room_size // 2
         self.numbers = numbers.astype(lower.dtype)
         # Looks for some two chunks' time.
@@ -137,25 +140,27 @@ class SoftmaxLoop:
     def backward(self, run: Run, alpha: Array, h: Array) -> tuple[Array, Array, Array]:
         """Add to h what h_{T−K} has more than h_T by example, (n,), or (0,) if that is of no use.
 
-        Return what it has more by entry of w, (3, M), for ρ, γ, and μ or τ; ‖α_{T−1}‖², …,
-        ‖α_{T−K}‖²; and α_{T−K} (1 + b, M).
+        Return what it has more by entry of w, (3, M), for ρ, γ, and μ or τ, or (3, 0) if it holds
+        none of these; ‖α_{T−1}‖², …, ‖α_{T−K}‖²; and α_{T−K} (1 + b, M).
         """
         lower, K = self.lower, run.K
         rows, width = 1 + BUFFERS[self.kind], (lower.width,)
-        shapes = (rows, *width), width, width, (3, *width)
+        some = self.learned or self.strengths
+        shapes = (rows, *width), width, width, (3, lower.width * some)
         alphas, u, Hu, more = aligned_parts(shapes, lower.dtype)
         lower.matrix(alphas[0])[...] = alpha.reshape(lower.n_classes, -1)
         along = more[1:] if self.learned else more[1:, :0]
+        shrunk = more[0] if self.strengths else more[0, :0]
         if K:
             c, g, state = self.numbers[self.T - 1], run.grads[0], run.ring[1]
             direction(self.kind, c, run.each, g, state, alphas, u, along, 0, u.size)
         squares = np.zeros((K, self.pieces), lower.dtype)
         unseen = lower.of_one_score and not h.size
         D = np.empty((lower.threads, 0 if unseen else len(lower.y)), lower.dtype)
-        results = alphas, u, Hu, h, D, more[0], along, squares
+        results = alphas, u, Hu, h, D, shrunk, along, squares
         run.go(_ascend, K, self.T, run.points, run.grads, run.ring, run.kept, *results)
         squares = squares[:, 0] if self.pieces == 1 else squares.sum(axis=1)
-        return self.flat(more), squares, self.flat(alphas)
+        return self.flat(more) if some else more, squares, self.flat(alphas)
 
 
 class Run:
@@ -407,7 +412,8 @@ def _ascend(  # type: ignore[no-untyped-def]
                 end = min(row + several, last)
                 _add_up(row, end, layout, sums, places, scale, penalty, u, Hu)
                 a, b = row * layout[2], end * layout[2]
-                _subtract_twice(w[a:b], u[a:b], shrunk[a:b])
+                if shrunk.size:
+                    _subtract_twice(w[a:b], u[a:b], shrunk[a:b])
                 retreat(kind, numbers[t], each, Hu, ring[k + 1], alpha, along, a, b)
                 for part in range(len(alpha)):
                     squares[k, piece] += _square(alpha[part, a:b])

@@ -241,7 +241,7 @@ def _cleaning(problem: BilevelProblem, descent: Any, start: Array) -> Made:
     numbers = rule.kind, rule.numbers, lower.scale, rule.learned, remember
     kernels = kernels_of(loss)
     f = with_kernels(problem.upper, loss, kernels)
-    kernel = SoftmaxLoop(kernels, *numbers, loss.weighted)
+    kernel = SoftmaxLoop(kernels, *numbers, loss.weighted, lower.learned)
     return partial(CleaningOnHost, lower=lower, algorithm=rule, f=f), kernel
 
 
