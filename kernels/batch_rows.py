@@ -1,18 +1,24 @@
-"""Softmax regression on some rows of X, read where they lie: `index` says which, in any order.
+"""Softmax regression, or one score, on some rows of X, read where they lie, as `index` says.
 
 Rows are dense, row i in X[0][i·ld : (i + 1)·ld] with zeros after the last feature, and W is C rows
 of `ld` numbers. Or they are sparse: row i has the numbers X[0][p], p = X[2][i] … X[2][i + 1] − 1,
 each in the column that begins in W at X[1][p], and W is d rows of `stride` numbers, a whole number
 of vectors that holds C. Scores are rows of `stride` numbers in both.
+
+Losses of one score per example (`across_one`) have C = 1 and a stride of 1; X[3] has the labels ±1
+or the targets. Of a softmax P is kept, of these ℓ'(z) and ℓ''(z).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numba import njit
 
+from tinybilevel.kernels.across_one import SQUARES
+from tinybilevel.kernels.compiling import LEAN
 from tinybilevel.kernels.softmax import aligned
 from tinybilevel.kernels.tiles import (
     ROWS,
@@ -57,12 +63,25 @@ class Rows:
         C.
     padded : ndarray, optional
         X in rows of `ld` numbers where it lies so already.
+    loss : int
+        `LOGISTIC` or `SQUARES` of `across_one`, of one score; 0 is softmax.
+    targets : ndarray (n,), optional
+        What these have for each row.
     """
 
-    def __init__(self, X: Any, n_classes: int, padded: Array | None = None) -> None:
+    def __init__(
+        self,
+        X: Any,
+        n_classes: int,
+        padded: Array | None = None,
+        loss: int = 0,
+        targets: Array | None = None,
+    ) -> None:
         self.shape, self.dtype, self.n_classes = X.shape, X.dtype, n_classes
         vector = lanes(X.dtype.itemsize)
-        self.stride = -(-n_classes // vector) * vector
+        self.stride = 1 if loss else -(-n_classes // vector) * vector
+        #: How many numbers are kept of a row.
+        self.room = 2 if loss else self.stride
         self.sparse = not isinstance(X, np.ndarray)
         if self.sparse:
             data, ld = X.data, self.stride
@@ -78,8 +97,9 @@ class Rows:
             starts = np.empty(0, np.int64)
         mean = X.nnz / len(X.indptr) if self.sparse else ld
         block = max(int(_BLOCK / max(mean * X.dtype.itemsize, 1)) // ROWS, 4) * ROWS
-        self.sizes = n_classes, ld, self.stride, vector, block
-        self.data = _read_only(data, places, starts)
+        self.sizes = n_classes, ld, self.stride, vector, block, loss, self.room
+        targets = np.empty(0) if targets is None else targets
+        self.data = _read_only(data, places, starts, targets.astype(X.dtype))
         self.width = X.shape[1] * self.stride if self.sparse else n_classes * ld
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -121,12 +141,21 @@ def _read_only(*arrays: Array) -> tuple[Array, ...]:
     return views
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def scores(X, index, W, sizes, S):  # type: ignore[no-untyped-def]
     """S[i, c] = W_c · x_{index[i]}."""
-    data, places, starts = X
-    classes, ld, stride, vector, _ = sizes
+    data, places, starts, _ = X
+    classes, ld, stride, vector, _, loss, _ = sizes
     rows = index.size
+    if starts.size and loss:
+        # Unsigned: no look at negative indices, which would take as long as the product.
+        for i in range(rows):
+            first, last = np.uintp(starts[index[i]]), np.uintp(starts[index[i] + 1])
+            total = S.dtype.type(0)
+            for p in range(first, last):
+                total += data[p] * W[np.uintp(places[p])]
+            S[i] = total
+        return
     if starts.size:
         S[: rows * stride] = 0
         for i in range(rows):
@@ -150,12 +179,19 @@ def scores(X, index, W, sizes, S):  # type: ignore[no-untyped-def]
             _dot_one(data, index, i, ld, W, c * ld, ld, n, S, s + c, stride)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def add_up(X, index, R, sizes, G):  # type: ignore[no-untyped-def]
     """G_c += Σ_i R[i, c] x_{index[i]}; G lies as W does."""
-    data, places, starts = X
-    classes, ld, stride, vector, _ = sizes
+    data, places, starts, _ = X
+    classes, ld, stride, vector, _, loss, _ = sizes
     rows = index.size
+    if starts.size and loss:
+        for i in range(rows):
+            first, last = np.uintp(starts[index[i]]), np.uintp(starts[index[i] + 1])
+            r = R[i]
+            for p in range(first, last):
+                G[np.uintp(places[p])] += r * data[p]
+        return
     if starts.size:
         for i in range(rows):
             first, last = starts[index[i]], starts[index[i] + 1]
@@ -175,10 +211,17 @@ def add_up(X, index, R, sizes, G):  # type: ignore[no-untyped-def]
             _add_one(R, c, stride, rows, data, index, 0, ld, j, G, c * ld + j, ld)
 
 
-@njit(nogil=True, cache=True)
-def residual(S, index, y, weights, scale, sizes, P):  # type: ignore[no-untyped-def]
+@njit(**LEAN)
+def residual(X, S, index, y, weights, scale, sizes, P):  # type: ignore[no-untyped-def]
     """Turn scores into s θ_i (P − Y), and keep the softmax P where there is room."""
-    classes, _, stride, _, _ = sizes
+    classes, _, stride, _, _, loss, _ = sizes
+    if loss:
+        for i in range(index.size):
+            slope, curvature = _slopes(loss, S[i], X[3][index[i]])
+            if P.size:
+                P[2 * i], P[2 * i + 1] = slope, curvature
+            S[i] = scale * (weights[index[i]] if weights.size > 1 else weights[0]) * slope
+        return
     for i in range(index.size):
         row, at = i * stride, index[i]
         total = row_exp(S, row, classes, row_max(S, row, classes))
@@ -188,10 +231,18 @@ def residual(S, index, y, weights, scale, sizes, P):  # type: ignore[no-untyped-
         row_residual(S, row, classes, weight / total, y[at], weight)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def change(P, D, index, y, weights, scale, gain, sizes, h):  # type: ignore[no-untyped-def]
     """Turn scores D along V into s θ_i P ∘ (D − mean); h_i += gain ∇ℓ_i·V where h has room."""
-    classes, _, stride, _, _ = sizes
+    classes, _, stride, _, _, loss, _ = sizes
+    if loss:
+        for i in range(index.size):
+            at, along = index[i], D[i]
+            if h.size:
+                h[at] += gain * (P[2 * i] * along)
+            weight = scale * (weights[at] if weights.size > 1 else weights[0])
+            D[i] = weight * P[2 * i + 1] * along
+        return
     for i in range(index.size):
         row, at = i * stride, index[i]
         mean = row_dot(P, row, D, row, classes)
@@ -199,3 +250,16 @@ def change(P, D, index, y, weights, scale, gain, sizes, h):  # type: ignore[no-u
             h[at] += gain * (mean - D[row + y[at]])
         weight = scale * (weights[at] if weights.size > 1 else weights[0])
         row_change(D, row, P, row, D, row, classes, weight, mean)
+
+
+@njit(**LEAN)
+def _slopes(loss, z, target):  # type: ignore[no-untyped-def]
+    """Return ℓ'(z) and ℓ''(z); no exponential overflows."""
+    one = type(z)(1)
+    if loss == SQUARES:
+        return z - target, one
+    m = target * z
+    e = math.exp(-abs(m))
+    share = one / (one + e)
+    other = e * share
+    return -target * (other if m > 0 else share), share * other

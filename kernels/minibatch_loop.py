@@ -1,4 +1,4 @@
-"""T steps of any lower-level algorithm on minibatches of a softmax regression, and K back.
+"""T steps of any lower-level algorithm on minibatches of softmax regression or one score, K back.
 
 Step t follows g_t = s_t Σ_i θ_i ℓ_i(W) + Σ_j ρ_j w_j², i over batch t, whose rows of X are read
 where they lie (`batch_rows`). The softmax of each of the last K batches is kept, a number for each
@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit
 
 from tinybilevel.kernels.batch_rows import Rows, add_up, change, residual, scores
+from tinybilevel.kernels.compiling import LEAN
 from tinybilevel.kernels.moves import restless, watch
 from tinybilevel.kernels.softmax import aligned
 from tinybilevel.kernels.updates import (
@@ -53,8 +54,18 @@ class Batches:
         sizes = np.array([len(batch) for batch in batches], np.int64)
         self.largest = int(sizes.max(initial=1))
         self.starts = np.append(0, np.cumsum(sizes))
+        #: Where each batch begins and ends in `index`.
+        self.spans = np.stack([self.starts[:-1], self.starts[1:]], axis=1)
         self.index = np.concatenate([np.empty(0, int), *batches], dtype=np.int64, casting="unsafe")
         self.scales = (scale * n / sizes).astype(dtype)
+
+    @classmethod
+    def whole(cls, T: int, scale: float, n: int, dtype: Any) -> Batches:
+        """Return all rows in each of T steps, with their numbers once."""
+        batches = cls([np.arange(n)], scale, n, dtype)
+        batches.spans = np.repeat(batches.spans, T, axis=0)
+        batches.scales = np.repeat(batches.scales, T)
+        return batches
 
 
 @dataclass(frozen=True)
@@ -167,14 +178,14 @@ class Run:
         states = max(K, 1) + 1 if loop.looks_back else 2
         self.ring = aligned((states, 1 + b, rows.width), rows.dtype)
         self.grads = aligned((K * loop.gradient, rows.width), rows.dtype)
-        self.kept = aligned((K, batches.largest * rows.stride), rows.dtype)
+        self.kept = aligned((K, batches.largest * rows.room), rows.dtype)
         block = min(batches.largest, rows.sizes[4])
         scratch = aligned((3 * rows.width + block * rows.stride,), rows.dtype)
         # See `moves`.
         self.seen = aligned((rows.width,), rows.dtype), np.zeros((1, 3), rows.dtype)
         self.arguments = (
             *(loop.kind, rows.data, loop.y, rows.sizes),
-            *(batches.index, batches.starts, batches.scales),
+            *(batches.index, batches.spans, batches.scales),
             *(numbers.weights, numbers.ridge, numbers.c, numbers.each),
             *(scratch, self.ring, self.grads, self.kept),
         )
@@ -190,14 +201,14 @@ class Run:
         return int(self.ring.nbytes + self.grads.nbytes + self.kept.nbytes)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _forward(  # type: ignore[no-untyped-def]
     kind,
     X,
     y,
     sizes,
     index,
-    starts,
+    spans,
     scales,
     theta,
     ridge,
@@ -210,11 +221,11 @@ def _forward(  # type: ignore[no-untyped-def]
     move,
     moves,
 ):
-    T, width, stride, block = scales.size, ridge.size, sizes[2], sizes[4]
+    T, width, room, block = scales.size, ridge.size, sizes[6], sizes[4]
     ahead, G, S = scratch[:width], scratch[width : 2 * width], scratch[3 * width :]
     for t in range(T):
         k = T - 1 - t
-        rows, state = index[starts[t] : starts[t + 1]], ring[(T - t) % len(ring)]
+        rows, state = index[spans[t, 0] : spans[t, 1]], ring[(T - t) % len(ring)]
         g = grads[k] if k < len(grads) else G
         W = state[0]
         if kind == NESTEROV:
@@ -224,23 +235,23 @@ def _forward(  # type: ignore[no-untyped-def]
             g[j] = ridge[j] * W[j]
         for i in range(0, rows.size, block):
             some = rows[i : i + block]
-            P = kept[k, i * stride :] if k < len(kept) else S[:0]
+            P = kept[k, i * room :] if k < len(kept) else S[:0]
             scores(X, some, W, sizes, S)
-            residual(S, some, y, theta, scales[t], sizes, P)
+            residual(X, S, some, y, theta, scales[t], sizes, P)
             add_up(X, some, S, sizes, g)
         new = ring[(T - t - 1) % len(ring)]
         advance(kind, c[t], each, g, state, new, 0, width)
         watch(t, T, state[0], new[0], move, moves[0], 0, width)
 
 
-@njit(nogil=True, cache=True)
+@njit(**LEAN)
 def _backward(  # type: ignore[no-untyped-def]
     kind,
     X,
     y,
     sizes,
     index,
-    starts,
+    spans,
     scales,
     theta,
     ridge,
@@ -256,19 +267,19 @@ def _backward(  # type: ignore[no-untyped-def]
     along,
     ridge_along,
 ):
-    T, width, stride, block = scales.size, ridge.size, sizes[2], sizes[4]
+    T, width, room, block = scales.size, ridge.size, sizes[6], sizes[4]
     ahead, Hu, u = scratch[:width], scratch[width : 2 * width], scratch[2 * width : 3 * width]
     S = scratch[3 * width :]
     for k in range(len(kept)):
         t = T - 1 - k
-        rows, state = index[starts[t] : starts[t + 1]], ring[(k + 1) % len(ring)]
+        rows, state = index[spans[t, 0] : spans[t, 1]], ring[(k + 1) % len(ring)]
         g = grads[k] if k < len(grads) else Hu
         direction(kind, c[t], each, g, state, alpha, u, along, 0, width)
         for j in range(width):
             Hu[j] = ridge[j] * u[j]
         for i in range(0, rows.size, block):
             some = rows[i : i + block]
-            P = kept[k, i * stride :]
+            P = kept[k, i * room :]
             scores(X, some, u, sizes, S)
             change(P, S, some, y, theta, scales[t], -scales[t], sizes, h)
             add_up(X, some, S, sizes, Hu)
@@ -284,7 +295,7 @@ def _backward(  # type: ignore[no-untyped-def]
             squares[k] += _square(alpha[part])
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@njit(**LEAN, fastmath={"reassoc", "contract"})
 def _square(x):  # type: ignore[no-untyped-def]
     total = x.dtype.type(0)
     for j in range(x.size):

@@ -201,7 +201,7 @@ def _forward(  # type: ignore[no-untyped-def]
             _scale(S, s, rows.size * stride)
             s = _shrink_all(W, s, 1 - gamma * ridge[0])
         P = kept[T - 1 - t] if t >= T - K else S[:0]
-        residual(S, rows, y, theta, number(-gamma * scales[t] / s), sizes, P)
+        residual(X, S, rows, y, theta, number(-gamma * scales[t] / s), sizes, P)
         if not one:
             for j in range(d):
                 lacking[j] *= 1 - gamma * ridge[j]

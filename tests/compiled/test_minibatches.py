@@ -388,7 +388,11 @@ def test_what_is_not_right_is_explained():
     wrong = problem(start=np.zeros(7))
     with pytest.raises(ValueError, match=r"w must have shape \(90,\)"):
         tb.KRMD(K=3)(tb.compile(wrong))
-    squares = tb.LeastSquares(np.eye(4), np.ones(4))
+
+    class Narrow(tb.LeastSquares):
+        pass
+
+    squares = Narrow(np.eye(4), np.ones(4))
     descent = tb.GradientDescent(squares, 0.1, np.zeros(4), batches=[np.arange(2)] * 3)
     with pytest.raises(TypeError, match="compile takes minibatches of a SoftmaxRegression"):
         tb.compile(tb.BilevelProblem(descent, squares, T=3))
@@ -403,3 +407,88 @@ def test_every_backend(backend, features):
     descent = tb.GradientDescent(loss, 0.3, start, batches=unequal())
     f = tb.SoftmaxRegression(X[:, :features], y, C, weighted=False)
     assert_same(tb.BilevelProblem(descent, f, T=T, lam0=np.ones(N)), tb.KRMD(K=5))
+
+
+def of_one_score(
+    kind,
+    algorithm="descent",
+    *,
+    sparse=False,
+    weighted=True,
+    dtype=np.float64,
+    batches="unequal",
+    penalty="learned",
+    step_size=0.1,
+):
+    """λ holds weights, then three strengths and a step size, or a start."""
+    X, labels = data(sparse, dtype)
+    y = labels.astype(dtype) if kind is tb.LeastSquares else labels % 2
+    loss = kind(X, y, weighted=weighted)
+    g = 0.7 * (loss.on(slice(0, N)) if weighted else loss)
+    if penalty == "learned":
+        groups = np.append(np.arange(D - 1) % 3, -1)
+        g = g + 0.5 * tb.L2Penalty(groups=groups).on(slice(N, N + 3)) + tb.L2Penalty(0.1)
+    made, given = ALGORITHMS[algorithm]
+    steps = unequal() if batches == "unequal" else batches
+    w0 = cases.normal(5, D, dtype=dtype)
+    descent = made(g, step_size, w0, batches=steps, **given)
+    f = kind(data(dtype=dtype)[0][::-1], y, weighted=False) + tb.L2Penalty(0.05)
+    lam0 = 0.3 * np.random.default_rng(1).standard_normal(N + 30)
+    return tb.BilevelProblem(descent, f, T=T, hyper_map=tb.Sigmoid(), lam0=lam0.astype(dtype))
+
+
+KINDS = [tb.LogisticRegression, tb.LeastSquares]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize(
+    ("sparse", "batches"), [(False, "unequal"), (True, "unequal"), (True, None)]
+)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_one_score_by_every_algorithm(algorithm, sparse, batches, weighted, kind):
+    """A sparse X also on whole data."""
+    for penalty in ("none", "learned"):
+        given = dict(sparse=sparse, weighted=weighted, batches=batches, penalty=penalty)
+        plain = of_one_score(kind, algorithm, **given)
+        assert loop(plain) == "MinibatchLoop"
+        for method in (*(tb.KRMD(K=K) for K in (0, 1, 5, T)), tb.RMD()):
+            assert_same(plain, method)
+        assert_same(of_one_score(kind, algorithm, dtype=np.float32, **given), tb.KRMD(K=5), 1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("step_size", [tb.PerStep(np.linspace(0.2, 0.1, T)), slice(80, 81)])
+def test_one_score_with_other_step_sizes(step_size, sparse, kind):
+    step = tb.Learned(step_size) if isinstance(step_size, slice) else step_size
+    assert_same(of_one_score(kind, "Nesterov", sparse=sparse, step_size=step), tb.RMD())
+
+
+@pytest.mark.filterwarnings("ignore::tinybilevel.StabilityWarning")
+@pytest.mark.parametrize("sparse", [False, True])
+def test_one_score_where_it_is_far(sparse):
+    plain = of_one_score(tb.LogisticRegression, sparse=sparse, step_size=300.0, penalty="none")
+    assert_same(plain, tb.KRMD(K=3), 1e-9)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_one_score_in_minimize_and_of_more_rows_than_a_block(sparse):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((600, 150)) * (rng.random((600, 150)) < 0.5)
+    loss = tb.LogisticRegression(csr_array(X) if sparse else X, np.arange(600) % 2)
+    f = tb.LogisticRegression(X, np.arange(600) % 2, weighted=False)
+    batches = tb.FreshMinibatches(600, size=590, T=4, seed=0)
+    descent = tb.HeavyBall(loss, 0.3, np.zeros(150), momentum=0.5, batches=batches)
+    plain = tb.BilevelProblem(descent, f, T=4, lam0=rng.random(600))
+    assert tb.compile(plain).loop.kernel.rows.sizes[4] < 590
+    assert_same(plain, tb.RMD())
+    a, b = (tb.minimize(p, method=tb.KRMD(K=2), iterations=3) for p in (tb.compile(plain), plain))
+    np.testing.assert_allclose(a.lam, b.lam, rtol=1e-9)
+
+
+def test_whole_sparse_data_with_one_score_have_their_numbers_once():
+    kernel = tb.compile(of_one_score(tb.LogisticRegression, sparse=True, batches=None)).loop.kernel
+    assert kernel.batches.index.size == N
+    fast = tb.compile(of_one_score(tb.LogisticRegression, sparse=True, batches=None))
+    assert tb.KRMD(K=4)(fast).cost.bytes == 8 * (5 * D + 4 * N * 2)  # strengths are learned

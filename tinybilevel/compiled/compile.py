@@ -67,8 +67,9 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
       A `Nesterov` keeps the points where its gradients are taken beside its K + 1 states, an
       `AdamTransition`, a `ProximalGradient` and a learned coefficient K gradients: `cost` says so.
       The softmax of the last K steps is kept too where it is no larger than w, uncounted.
-    - Softmax regression on minibatches, by any transition of tinybilevel: the rows of each batch
-      are read where they lie, on one thread. `minimize` gives each outer update its batches.
+    - The same three on minibatches, by any transition of tinybilevel: the rows of each batch are
+      read where they lie, on one thread. `minimize` gives each outer update its batches. Sparse
+      data of one score go the same way, whole data too.
     - `problems.task_interaction`, by the Gram matrix of its training examples: one product with it
       where X takes two forward and three back. With more examples than twice the features it comes
       back as it is.
@@ -84,10 +85,10 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
         read once, here), on the whole data, from any w_0. Both levels are made of `Quadratic`,
         `L2Penalty`, dense `SoftmaxRegression`, `LogisticRegression` and `LeastSquares`, what is in
         ``tinybilevel.problems``, and objectives from functions that Numba has compiled; of sums of
-        these, and of these on a block of λ. Or the lower level is a `SoftmaxRegression`, weighted
-        or not, dense or sparse, or a dense `LogisticRegression` or `LeastSquares`, with
+        these, and of these on a block of λ. Or the lower level is a `SoftmaxRegression`, a
+        `LogisticRegression` or a `LeastSquares`, weighted or not, dense or sparse, with
         `L2Penalty` terms, fixed or learned, each on a block of λ if need be, at any size and under
-        any upper level, on whole data or (softmax) with ``batches``; that of
+        any upper level, on whole data or with ``batches``; that of
         `problems.task_interaction` from W = 0; or that of `problems.OneShot` with convolutions as
         in `problems.four_blocks`, without bias, under any upper level. A `TaskStream` is compiled
         task by task. On a GPU, a `Quadratic` without a `hyper_map` under an upper level of
@@ -228,6 +229,8 @@ def _cleaning(problem: BilevelProblem, descent: Any, start: Array) -> Made:
     from tinybilevel.kernels.softmax_loop import SoftmaxLoop
 
     loss = lower.loss
+    if not isinstance(loss, SoftmaxRegression) and not loss.whole_dense():
+        return minibatches(problem, descent)
     one_dtype = of_one_dtype(descent, loss.dtype)
     # The kernels' loop takes any size and any upper level.
     with suppress(TooLarge, TypeError):

@@ -1,4 +1,7 @@
-"""The loop of softmax regression on minibatches, by any lower-level algorithm."""
+"""The loop of softmax regression or one score on minibatches, by any lower-level algorithm.
+
+A sparse X with one score goes the same way, with all rows in every step.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from tinybilevel.compiled.forms import TooLarge
 from tinybilevel.compiled.loops import HostLoop, Loop
 from tinybilevel.compiled.softmax import SoftmaxLower, softmax_lower
 from tinybilevel.methods.hypergradient import Hypergradient
+from tinybilevel.objectives import SoftmaxRegression
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.transitions import GradientDescent, Transition
 
@@ -33,25 +37,35 @@ def minibatches(problem: BilevelProblem, descent: Any) -> tuple[Any, Any]:
     TypeError
         If the lower level is of another kind.
     """
-    lower = softmax_lower(descent.objective) if known(descent) else None
+    lower = softmax_lower(descent.objective, one_score=True) if known(descent) else None
     if lower is None or on_device(lower.loss.y):
         raise TypeError(
-            "compile takes minibatches of a SoftmaxRegression with L2Penalty terms on the host, by "
-            f"one of tinybilevel's transitions, got {descent!r}"
+            "compile takes minibatches of a SoftmaxRegression, LogisticRegression or LeastSquares "
+            "with L2Penalty terms on the host, by one of tinybilevel's transitions, got "
+            f"{descent!r}"
         )
+    from tinybilevel.kernels import one_score
     from tinybilevel.kernels.batch_rows import Rows
     from tinybilevel.kernels.softmax import Softmax
     from tinybilevel.kernels.threads import threads
 
     loss = lower.loss
+    softmax = isinstance(loss, SoftmaxRegression)
+    n_classes = loss.n_classes if softmax else 1
     entries = loss.X.size / len(loss.y)  # of a row; of a sparse one those that are not zero
-    most = max(map(len, descent.batches[: problem.T]), default=1)
-    shared = most * entries * loss.n_classes >= _LARGE and threads() > 1
+    most = max(map(len, (descent.batches or ())[: problem.T]), default=1)
+    shared = most * entries * n_classes >= _LARGE and threads() > 1
     if shared or not of_one_dtype(descent, loss.dtype):
         raise TooLarge
-    padded = loss.body.padded if isinstance(loss.body, Softmax) else None
-    rows, y = Rows(loss.X, loss.n_classes, padded), loss.y.astype(np.int64)
-    data = Data(rows, y, lower, by_column(lower) if rows.sparse else None, problem.T)
+    if softmax:
+        padded = loss.body.padded if isinstance(loss.body, Softmax) else None
+        rows, y = Rows(loss.X, n_classes, padded), loss.y.astype(np.int64)
+    else:
+        kind = getattr(one_score, str(loss.compiled))
+        rows = Rows(loss.X, 1, loss=kind, targets=loss.y)
+        y = np.zeros(len(loss.y), np.int64)  # its targets are with the rows
+    columns = by_column(lower) if rows.sparse and softmax else None
+    data = Data(rows, y, lower, columns, problem.T)
     rule = algorithm(descent, problem.T, loss.size)
     return partial(MinibatchesOnHost, data=data, rule=rule), data.loop(descent, rule)
 
@@ -70,8 +84,11 @@ class Data:
         """Return the kernel that runs the batches of `descent`."""
         from tinybilevel.kernels import minibatch_loop, touched_columns
 
-        rows, scale = self.rows, self.lower.scale
-        batches = minibatch_loop.Batches(descent.batches[: self.T], scale, len(self.y), rows.dtype)
+        rows, of = self.rows, (self.lower.scale, len(self.y), self.rows.dtype)
+        if descent.batches is None:
+            batches = minibatch_loop.Batches.whole(self.T, *of)
+        else:
+            batches = minibatch_loop.Batches(descent.batches[: self.T], *of)
         given = rows, self.y, batches, self.lower.learned
         simple = type(descent) is GradientDescent and rule.uniform
         if simple and rows.few_columns(batches.index, self.T) and self.by_column is not None:

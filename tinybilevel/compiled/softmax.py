@@ -85,7 +85,7 @@ def softmax_lower(g: Objective, one_score: bool = False) -> SoftmaxLower | None:
 
 def _known(g: Any) -> bool:
     """Return whether the kernels for one score know all of an objective."""
-    return isinstance(g, OneScore) and bool(g.compiled) and g.whole_dense() and g.X.dtype == g.dtype
+    return isinstance(g, OneScore) and bool(g.compiled) and g.X.dtype == g.dtype
 
 
 def kernels_of(loss: SoftmaxRegression | OneScore) -> Any:
@@ -102,7 +102,7 @@ def kernels_of(loss: SoftmaxRegression | OneScore) -> Any:
 
 def with_kernels(f: Objective, loss: Any, kernels: Any) -> Objective:
     """Return an upper level of one score with kernels in it, those of `loss` if it has its data."""
-    if not _known(f) or f.body is not None:  # type: ignore[attr-defined]
+    if not _known(f) or not f.whole_dense() or f.body is not None:  # type: ignore[attr-defined]
         return f
     same = type(f) is type(loss) and f.X is loss.X and f.y is loss.y  # type: ignore[attr-defined]
     found: Any = copy.copy(f)
