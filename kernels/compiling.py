@@ -1,4 +1,4 @@
-"""A line to whoever waits for Numba: what is being compiled, where it was not found on disk.
+"""A line to whoever waits for Numba: which loop is being compiled, where none was found on disk.
 
 The logger ``tinybilevel`` gets it, as a warning: that is what Python shows where nobody has set up
 logging. To import this module is enough; it also sees to it that no old code is found there.
@@ -10,6 +10,7 @@ import logging
 import sys
 from pathlib import Path
 from threading import Timer
+from time import monotonic
 from typing import Any
 
 from numba import types
@@ -25,7 +26,19 @@ LEAN = {"nogil": True, "cache": True, "_nrt": False}
 
 #: Seconds of compiling after which it is said; most functions take less.
 PATIENCE = 1.0
+#: Seconds after a line in which what else the same call needs is compiled in silence.
+SHADOW = 10.0
 
+#: Modules of whole loops: each is a line of its own, once.
+_LOOPS = {
+    "adaptation_loop",
+    "coupled_softmax",
+    "dense_loops",
+    "loops",
+    "minibatch_loop",
+    "softmax_loop",
+    "touched_columns",
+}
 _log = logging.getLogger("tinybilevel")
 
 
@@ -35,24 +48,40 @@ class _Listener(event.Listener):
     def __init__(self) -> None:
         self._depth, self._said = 0, set[str]()
         self._timer: Timer | None = None
+        self._told = False  # whoever waits for what is being compiled knows
+        self._until, self._of_loop = 0.0, False  # how long the last line holds, and for what
 
     def on_start(self, event: Any) -> None:
         self._depth += 1
         if self._depth > 1:  # what one function calls is compiled on the way
             return
-        text = _text(event.data["dispatcher"], event.data["args"])
-        if text is not None and text not in self._said:
-            self._timer = Timer(PATIENCE, self._say, [text])
+        dispatcher = event.data["dispatcher"]
+        text = _text(dispatcher, event.data["args"])
+        if text is None:
+            return
+        is_loop = dispatcher.py_func.__module__.rpartition(".")[2] in _LOOPS
+        held = monotonic() < self._until
+        if text in self._said or (held and not (is_loop and self._of_loop)):
+            self._told = held
+            self._said.add(text)
+            self._of_loop |= is_loop
+        else:
+            self._timer = Timer(PATIENCE, self._say, [text, is_loop])
             self._timer.daemon = True
             self._timer.start()
 
     def on_end(self, event: Any) -> None:
         self._depth -= 1
-        if self._depth == 0 and self._timer is not None:
+        if self._depth:
+            return
+        if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._told:
+            self._told, self._until = False, monotonic() + SHADOW
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, is_loop: bool) -> None:
+        self._told, self._of_loop = True, is_loop
         self._said.add(text)
         _log.warning("%s", text)
 
@@ -82,4 +111,5 @@ def _floats(args: Any) -> set[str]:
 
 
 forget(Path(__file__).parent)
-event.register("numba:compile", _Listener())
+_listener = _Listener()
+event.register("numba:compile", _listener)
