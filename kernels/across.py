@@ -69,9 +69,10 @@ def take_across(k, product, data, y, weights, W, V, mine, G, per_example, kept, 
             _softmax(S, classes, block, own, top, total)
             if product == GRAD and kept.size:
                 _copy(S[:size], kept[b * size : (b + 1) * size])
-        if product == LOSSES:
+        if product == LOSSES or (product == GRAD and out.size):
             for i in range(rows):
                 out[i] = math.log(total[i]) + top[i]
+        if product == LOSSES:
             continue
         for i in range(rows):
             theta[i] = weights[first + i] if weights.size > 1 else weights[0]

@@ -280,6 +280,14 @@ class Softmax:
         out[...] = self._run(GRAD, W, W, weights, weights[:0], keep)
         return out
 
+    def losses_and_grad(self, W: Array, weights: Array) -> tuple[Array, Array]:
+        """Return what `losses` and `grad` do, in one pass."""
+        if not self._knows(W, weights):
+            return self.plain.losses(W), self.plain.grad(W, weights)
+        losses, out = self._work("losses", self.y.shape, W), self._work("grad", W.shape, W)
+        out[...] = self._run(GRAD, W, W, weights, losses, None)
+        return losses, out
+
     def grad_vjp(
         self, W: Array, V: Array, weights: Array, kept: Array | None = None
     ) -> tuple[Array, Array]:
@@ -562,8 +570,9 @@ def take_chunk(k, product, X, y, weights, W, V, mine, G, per_example, kept, size
             row, own = i * stride, y[first + i]
             score, top = S[row + own], row_max(S, row, classes)
             total = row_exp(S, row, classes, top)
-            if product == LOSSES:
+            if product == LOSSES or (product == GRAD and per_example.size):
                 per_example[first + i] = np.log(total) + (top - score)
+            if product == LOSSES:
                 continue
             weight = weights[first + i] if weights.size > 1 else weights[0]
             factor = weight / total

@@ -33,9 +33,12 @@ def case(n, d, C, dtype=np.float64, *, density=1.0, seed=0):
 
 def products(kernel, W, V, weights):
     hessian, mixed = kernel.grad_vjp(W, V, weights)
+    losses, grad = kernel.losses(W).copy(), kernel.grad(W, weights).copy()
+    for one, other in zip(kernel.losses_and_grad(W, weights), (losses, grad), strict=True):
+        np.testing.assert_array_equal(one, other)
     return {
-        "losses": kernel.losses(W),
-        "grad": kernel.grad(W, weights),
+        "losses": losses,
+        "grad": grad,
         "hessian": hessian,
         "mixed": mixed,
     }

@@ -195,6 +195,23 @@ def test_a_hypergradient_is_the_same_by_either_backend(dtype, density):
     assert compiled.grad.dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("classes", [2, 3, 9])
+def test_value_and_gradients_in_one_pass(classes, weighted, dtype):
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 300)), rng.integers(0, classes, 40)
+    loss = tb.SoftmaxRegression(X, y, classes, weighted=weighted, scale=0.3, backend="numba")
+    w, lam = rng.standard_normal(loss.size).astype(dtype), rng.random(40).astype(dtype)
+    found = loss.value_with_grads(w, lam)
+    for one, expected in zip(
+        found, (loss.value(w, lam), loss.grad(w, lam), loss.grad_lam(w, lam)), strict=True
+    ):
+        np.testing.assert_array_equal(one, expected)
+        assert np.asarray(one).dtype == np.asarray(expected).dtype
+
+
 @pytest.mark.parametrize("double", ["w", "lam", "v"])
 def test_a_mix_of_dtypes_goes_to_the_blocks(double):
     pytest.importorskip("numba")

@@ -168,7 +168,17 @@ class SoftmaxRegression(Objective):
         return part
 
     def value(self, w: Array, lam: Array) -> float:
-        losses = self.losses(w)
+        return self._total(self.losses(w), lam)
+
+    def value_with_grads(self, w: Array, lam: Array) -> tuple[float, Array, Array]:
+        if not hasattr(self.body, "losses_and_grad"):  # which kernels have
+            return super().value_with_grads(w, lam)
+        losses, grad = self.body.losses_and_grad(self._matrix(w), self._weight_array(w, lam))
+        value = self._total(losses, lam)
+        along = self._scatter(lam, losses) if self.weighted else np.zeros_like(lam)
+        return value, grad.ravel(), along
+
+    def _total(self, losses: Array, lam: Array) -> float:
         return float(losses @ self._weights(lam) if self.weighted else self.scale * losses.sum())
 
     def _remake(self) -> None:
