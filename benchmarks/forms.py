@@ -67,7 +67,7 @@ FORMS: dict[str, Callable[[], tb.BilevelProblem]] = {
     "softmax, minibatches": lambda: _softmax(2000, 20, 3, batches=True),
     "task interaction": _tasks,
     "one-shot learning": _one_shot,
-    "small: softmax, 50 × 5 × 3": lambda: _softmax(50, 5, 3),
+    "small: softmax, 20 × 5 × 3": lambda: _softmax(20, 5, 3),
     "small: logistic regression, 50 × 5": lambda: _linear(tb.LogisticRegression, 50, 5),
     "small: least squares, 50 × 5": lambda: _linear(tb.LeastSquares, 50, 5),
     "small: learned penalty": lambda: _under_l2(tb.L2Penalty() + tb.L2Penalty(0.1), 50, 1),

@@ -40,8 +40,8 @@ Made = tuple[Callable[..., Loop], Any]
 
 #: Entries of G from which BLAS, on two threads, multiplies by it faster than the loop.
 _LARGEST_MATRIX = 250_000
-#: Work of a step from which the kernels' loop is faster than one made for the problem.
-_SMALL = 8_000
+#: Work of a step up to which the loop for small problems is faster than the kernels', at K = 1.
+_SMALL = 3_000
 #: Multiply-adds of a product from which those of a GPU's library are faster than the kernels.
 _LARGEST_ON_DEVICE = 1_000_000_000
 

@@ -32,6 +32,7 @@ Form = tuple[Any, ...]
 # forward and backward; `python -m benchmarks.rule` measures both sides of each limit.
 _SOFTMAX = 50_000
 _LINEAR = 40_000
+_SQUARES = 25_000
 _MATRIX = 200_000
 _DIAGONAL = 400
 _PENALTY = 4_000
@@ -76,7 +77,9 @@ def _(g: L2Penalty, M: int) -> Form | None:
 def step_work(g: SoftmaxRegression | LinearLoss) -> int:
     """Return what a step takes in multiply-adds, those for exponentials and for rows with them."""
     n, d = g.X.shape
-    return n * (d + 25 if isinstance(g, LinearLoss) else g.n_classes * (d + 15) + 50)
+    if isinstance(g, LinearLoss):
+        return n * (d + (8 if type(g) is LeastSquares else 25))
+    return n * (g.n_classes * (d + 15) + 50)
 
 
 @dense_form.of(SoftmaxRegression)
@@ -89,18 +92,18 @@ def _(g: SoftmaxRegression, M: int) -> Form | None:
 
 @dense_form.of(LeastSquares)
 def _(g: LeastSquares, M: int) -> Form | None:
-    return _linear("least squares", g)
+    return _linear("least squares", g, _SQUARES)
 
 
 @dense_form.of(LogisticRegression)
 def _(g: LogisticRegression, M: int) -> Form | None:
-    return _linear("logistic", g)
+    return _linear("logistic", g, _LINEAR)
 
 
-def _linear(name: str, g: LinearLoss) -> Form | None:
+def _linear(name: str, g: LinearLoss, largest: int) -> Form | None:
     if not g.whole_dense():
         return None
-    _check(step_work(g), _LINEAR)
+    _check(step_work(g), largest)
     return name, g.X, g.y, g.scale, g.weighted
 
 
