@@ -41,5 +41,5 @@ def watch(t, T, w, new, move, moves, first, last):  # type: ignore[no-untyped-de
 
 def restless(T: int, moves: np.ndarray[Any, Any]) -> bool:
     """Return whether the last step goes back on the one before, and is longer than the first."""
-    first, turn, last = moves.sum(axis=0)
+    first, turn, last = moves[0] if len(moves) == 1 else moves.sum(axis=0)
     return bool(T > 2 and turn < 0 and last > first)

@@ -348,7 +348,8 @@ class Softmax:
         wait(counter, self.chunks)
         if product == LOSSES:
             return per_example
-        return self._view(np.add.reduce(sums, axis=0, out=total), self.layout[3])
+        total = sums[0] if len(sums) == 1 else np.add.reduce(sums, axis=0, out=total)
+        return self._view(total, self.layout[3])
 
     def matrix(self, flat: Array) -> Array:
         """View as (…, C, d) the memory of some W, (…, width)."""

@@ -373,9 +373,10 @@ def test_many_blocks_and_a_last_one_of_a_few_rows(layout, weighted, monkeypatch)
 
 @pytest.mark.parametrize("kind", [tb.LogisticRegression, tb.LeastSquares])
 def test_the_upper_level_has_the_kernels_of_the_lower_one_where_it_has_its_data(kind):
-    X, y = cases.normal(0, 30, 4), np.arange(30.0) % 2
-    g, start = kind(X, y, weighted=False), np.zeros(4)
-    for f, same in ((g, True), (kind(X[:20], y[:20], weighted=False), False)):
+    X, y = cases.normal(0, 400, 10), np.arange(400.0) % 2
+    g, start = kind(X, y, weighted=False), np.zeros(10)
+    others = kind(X[:20], y[:20], weighted=False), kind(g.X, 1 - y, weighted=False)
+    for f, same in ((g, True), *((other, False) for other in others)):
         plain = tb.BilevelProblem(
             tb.HeavyBall(g, 0.1, start, momentum=0.5), f, T=5, lam0=np.ones(1)
         )
