@@ -176,22 +176,26 @@ def test_a_result_says_what_was_held_for_the_way_back(move):
     assert relative_error(tb.RMD()(copy).grad, tb.RMD()(problem(move, "own")).grad) < 1e-12
 
 
+@pytest.mark.filterwarnings("ignore::tinybilevel.StabilityWarning")
+@pytest.mark.parametrize("steep", [False, True])
 @pytest.mark.parametrize("move", [tb.GradientDescent, tb.HeavyBall])
-def test_a_step_size_that_is_too_large_is_seen(move):
+def test_a_step_size_that_is_too_large_is_seen(move, steep):
+    # The very last steps are longer than the first, and swing about, or the run comes to rest.
+    g = tb.Quadratic([1.0, 50.0 if steep else 5.0]) + tb.L2Penalty(0.0)
     plain = tb.BilevelProblem(
-        move(tb.Quadratic([1.0, 21.0]) + tb.L2Penalty(0.0), 0.1, [2.0, 2.0]),
-        tb.Quadratic([1.0, 1.0]),
-        T=20,
-        lam0=np.zeros(2),
+        move(g, 0.1, [2.0, 2.0]), tb.Quadratic([1.0, 1.0]), T=20, lam0=np.zeros(2)
     )
     fast = tb.compile(plain)
     assert type(fast.loop).__name__ == "DenseOnHost"
-    for p in (plain, fast):
-        if move is tb.GradientDescent:
-            with pytest.warns(tb.StabilityWarning):
-                tb.KRMD(K=2)(p)
-        else:
-            tb.KRMD(K=2)(p)
+    assert fast.loop.run(fast, plain.lam0, 2)._restless is steep
+    assert tb.KRMD(K=2)(plain)._restless is steep
+
+
+def test_blocks_of_blocks():
+    inner = quadratic(np.float64).on(slice(1, 1 + M)) + tb.L2Penalty().on(slice(1))
+    plain = problem(tb.HeavyBall)
+    descent = tb.HeavyBall(0.3 * inner.on(slice(2, 3 + M)), 0.1, cases.normal(4, M))
+    assert_same(tb.BilevelProblem(descent, plain.upper, T, plain.hyper_map, plain.lam0))
 
 
 def test_numbers_of_a_wider_dtype_leave_it_to_the_plain_code():
