@@ -110,6 +110,8 @@ def grad_vjp(level, w, theta, v, hessian, mixed, work):  # type: ignore[no-untyp
         elif kind == OWN:
             status = call(whole[2], data[0], w, lam, v, hessian, h)
             hessian[0] += 0 * status
+            if mixed.size:  # the last ∇²_ww g · v is no part of the result
+                mixed[0] += 0 * status
         else:
             grad_vjp_linear(kind == LOGISTIC, data, flag, w, lam, v, hessian, h)
 

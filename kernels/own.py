@@ -68,6 +68,8 @@ own = cache(Own)
 
 @njit(nogil=True, cache=True)
 def _add(scale, x, out):  # type: ignore[no-untyped-def]
+    if len(x) != out.size:
+        raise ValueError  # the plain code says what is wrong
     for j in range(out.size):
         out[j] += scale * x[j]
 

@@ -242,8 +242,40 @@ def test_what_a_function_of_the_user_s_own_raises_comes_out():
 
 
 @numba.njit
+def products_that_fail_away_from_one(w, lam, v):
+    if w[0] != 1:
+        raise ValueError("as it should")
+    return lam[0] * v, w * v
+
+
+@pytest.mark.parametrize("K", [1, 3])
+def test_what_a_step_back_raises_comes_out(K):
+    own = tb.Objective.from_functions(**{**NJIT, "grad_vjp": products_that_fail_away_from_one})
+    descent = tb.GradientDescent(own, 0.1, np.ones(M))  # whose shapes are looked at there
+    fast = tb.compile(replace(problem("functions"), transition=descent))
+    with pytest.raises(ValueError, match="as it should"):
+        tb.KRMD(K=K)(fast)
+    with pytest.raises(ValueError, match="as it should"):
+        tb.KRMD(K=K).batch(fast, np.full((2, M), 0.5))
+
+
+@numba.njit
 def short(w, lam):
     return w[1:]
+
+
+@numba.njit
+def short_below_zero(w, lam):
+    return w[1:] if lam[0] < 0 else w + 0
+
+
+def test_a_function_whose_shape_changes_with_lam_is_refused():
+    own = tb.Objective.from_functions(**{**NJIT, "grad": short_below_zero})
+    descent = tb.GradientDescent(own, 0.1, np.ones(M))
+    fast = tb.compile(replace(problem("functions"), transition=descent))
+    tb.RMD()(fast, np.ones(M))
+    with pytest.raises(ValueError, match=r"grad must have shape \(6,\), got \(5,\)"):
+        tb.RMD()(fast, -np.ones(M))
 
 
 def test_a_function_of_the_wrong_shape_is_refused():
