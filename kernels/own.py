@@ -7,7 +7,7 @@ around them, once for each set of functions.
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -62,8 +62,8 @@ class Own:
         return int(found.library.get_pointer_to_function(found.fndesc.llvm_func_name))
 
 
-#: The same for the same functions.
-own = cache(Own)
+#: The same for the same functions, of which not all are held that a process ever has.
+own = lru_cache(32)(Own)
 
 
 @njit(nogil=True, cache=True)

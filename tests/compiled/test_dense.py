@@ -1,5 +1,6 @@
 """Small dense objectives of every kind, compiled, give what the plain code gives."""
 
+import gc
 import pickle
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from tinybilevel.testing import relative_error
 numba = pytest.importorskip("numba")
 
 from tinybilevel.kernels import dense_loops  # noqa: E402
+from tinybilevel.kernels.own import own as own_functions  # noqa: E402
 
 M, N = 6, 5
 NJIT = {
@@ -257,6 +259,17 @@ def test_what_a_step_back_raises_comes_out(K):
         tb.KRMD(K=K)(fast)
     with pytest.raises(ValueError, match="as it should"):
         tb.KRMD(K=K).batch(fast, np.full((2, M), 0.5))
+
+
+def test_a_problem_keeps_what_is_compiled_around_its_functions():
+    own = tb.Objective.from_functions(**{**NJIT, "value": numba.njit(cases.cosine_value)})
+    plain = replace(problem("functions"), upper=own)
+    fast = tb.compile(plain)
+    expected = tb.RMD()(fast).grad
+    own_functions.cache_clear()
+    gc.collect()
+    tb.RMD()(tb.compile(replace(plain, upper=tb.L2Penalty(0.1))))  # others come to lie there
+    np.testing.assert_array_equal(tb.RMD()(fast).grad, expected)
 
 
 @numba.njit
