@@ -29,7 +29,12 @@ def nbgrader(course: Path, *args: str, quick: bool = True) -> str:
     """Run an nbgrader command in a course, and return what it prints."""
     command = [sys.executable, "-m", "nbgrader", *args]
     env = os.environ | {"TINYBILEVEL_LABS": "quick" if quick else ""}
-    run = subprocess.run(command, cwd=course, env=env, capture_output=True, text=True)
+    for _ in range(2):
+        run = subprocess.run(command, cwd=course, env=env, capture_output=True, text=True)
+        # Jupyter looks for free ports some time before its kernels take them, and labs are checked
+        # side by side: what is not done yet is done by the same command again.
+        if "Address already in use" not in run.stderr:
+            break
     if run.returncode and args[0] != "validate":
         raise SystemExit(f"{' '.join(command)} failed:\n{run.stdout}{run.stderr}")
     return run.stdout
