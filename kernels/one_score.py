@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.kernels.across_one import LOGISTIC, SQUARES
-from tinybilevel.kernels.softmax import GRAD, Softmax
+from tinybilevel.kernels.softmax import Softmax
 
 __all__ = ["LOGISTIC", "SQUARES", "OneScore"]
 
@@ -39,9 +39,3 @@ class OneScore(Softmax):
 
     def _lay_across(self, X: Array, vector: int) -> None:
         self._lay_one(X, vector, self._labels, self._loss)
-
-    def losses_and_grad(self, w: Array, weights: Array) -> tuple[Array, Array]:
-        """Return what `losses` and `grad` do, in one pass."""
-        losses, grad = np.empty(len(self.y), self.dtype), np.empty_like(w)
-        grad[...] = self._run(GRAD, w, w, weights, losses, None)
-        return losses, grad
