@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.kernels.remembered import Remembering
-from tinybilevel.kernels.threads import in_parallel
+from tinybilevel.kernels.threads import blas_kernels, in_parallel
 from tinybilevel.kernels.workspace import FRESH, Workspace
 
 __all__ = ["Softmax"]
@@ -29,11 +29,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _LARGE = 10_000_000
 #: Teams, at most.
 _MOST = 32
-#: Multiply-adds of a product with a block: three pieces, with some room.
-_BLOCK = 750_000
+#: Multiply-adds of a product with a block.
+_BLOCK = 800_000
 #: The same of a piece. Beyond this OpenBLAS wakes its threads, or beyond twice as much where it has
 #: a second look; ours and its own at once take a hundred times as long.
 _PIECE = 262_144
+#: The same where its kernels for AVX-512 take sums over examples in place; scores only at times.
+_SUM = 1_000_000 if blas_kernels() in ("SkylakeX", "Cooperlake", "SapphireRapids") else _PIECE
 #: The same of a matrix and a vector.
 _PIECE_OF_VECTOR = 9_215
 #: Rows or columns of a piece are a multiple of this where they can be: vectors without a rest.
@@ -180,7 +182,8 @@ class _Part:
     n_classes: int
     block: int  # 0: all at once
     pieces_of_rows: list[tuple[slice, int]]  # where, and how many rows each: those of a score
-    pieces_of_W: list[tuple[slice, slice]]  # those of a sum over a block
+    # Where blocks lie, how many rows each, and the pieces of a sum over one.
+    blocks: list[tuple[slice, int, list[tuple[slice, slice]]]]
     work: Workspace = FRESH
 
     def of(self, per_example: Array) -> Array:
@@ -245,10 +248,13 @@ class _Part:
         elif not self.block:
             np.matmul(R, self.X, out=out)
         else:
-            X, by_block = self.X.reshape(-1, self.block, out.shape[1]), _by_block(R, self.block)
-            products = self.work("products", (len(X), *out.shape), out)
-            for c, j in self.pieces_of_W:
-                np.matmul(by_block[:, c], X[..., j], out=products[:, c, j])
+            count = sum((at.stop - at.start) // rows for at, rows, _ in self.blocks)
+            products, left = self.work("products", (count, *out.shape), out), 0
+            for at, rows, pieces in self.blocks:
+                X, by_block = self.X[at].reshape(-1, rows, out.shape[1]), _by_block(R[:, at], rows)
+                these, left = products[left : left + len(X)], left + len(X)
+                for c, j in pieces:
+                    np.matmul(by_block[:, c], X[..., j], out=these[:, c, j])
             np.add.reduce(products, axis=0, out=out)
 
     def _like_scores(self, name: str, *operands: Array) -> Array:
@@ -287,30 +293,28 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
     """Return the parts of X that each thread takes."""
     n, d = X.shape
     # Three rows or columns of W at least make a piece, so that none needs to be alone.
-    most = min(_BLOCK // (n_classes * d), _PIECE // (3 * min(n_classes, d)))
+    most = min(_BLOCK // (n_classes * d), _SUM // (3 * min(n_classes, d)) - 1)
     if not _plain(X) or most < _SHORTEST or n * n_classes * d <= _PIECE:
         return [[_part(0, X, y, n_classes, slice(0, n), 0)]]
     if n <= most:
         return [[_part(0, X, y, n_classes, slice(0, n), n)]]
     block = -(-n // -(-n // most))  # of nearly equal blocks, what is left is short
     count, work = n // block, n * n_classes * d
-    shares = _team_count(work) if work >= _LARGE else 1
+    shares = min(_team_count(work) if work >= _LARGE else 1, count)
     teams, number = [], 0
     for k in range(shares):
-        start, stop = count * k // shares, count * (k + 1) // shares
-        cuts = [start]
-        while cuts[-1] < stop:
+        start, stop = n * k // shares, n * (k + 1) // shares
+        cuts, blocks = [0], max((stop - start) // block, 1)
+        while cuts[-1] < blocks:
             # The first ends at another time for each: not all want the interpreter at once.
-            step = min(_STRIP, -(-count // shares))
+            step = min(_STRIP, blocks)
             step = step if len(cuts) > 1 else -(-step * (k + 1) // shares)
-            cuts.append(min(cuts[-1] + step, stop))
-        rows = [slice(a * block, b * block) for a, b in pairwise(cuts)]
+            cuts.append(min(cuts[-1] + step, blocks))
+        ends = [*(start + cut * block for cut in cuts[:-1]), stop]
+        rows = [slice(a, b) for a, b in pairwise(ends)]
         teams.append([_part(number + i, X, y, n_classes, r, block) for i, r in enumerate(rows)])
         number += len(rows)
-    if count * block < n:
-        rest = n - count * block
-        teams[0].append(_part(number, X, y, n_classes, slice(n - rest, n), rest))
-    return [team for team in teams if team]
+    return teams
 
 
 def _team_count(work: int) -> int:
@@ -326,8 +330,10 @@ def _part(number: int, X: Any, y: Array, n_classes: int, rows: slice, block: int
     if C == 2 and _plain(X) and _PIECE_OF_VECTOR // d > _SHORTEST:
         pieces = _pieces_of_rows(n, d, _PIECE_OF_VECTOR)
         return _TwoClasses(number, X, rows, labels, C, block, pieces, [])
-    cuts = (_pieces_of_rows(n, C * d, _PIECE), _pieces_of_W(block, C, d)) if block else ([], [])
-    return _Part(number, X, rows, labels, C, block, *cuts)
+    if not block:
+        return _Part(number, X, rows, labels, C, 0, [], [])
+    blocks = [(at, k, _pieces_of_W(k, C, d)) for at, k in _equal(n, block)]
+    return _Part(number, X, rows, labels, C, block, _pieces_of_rows(n, C * d, _PIECE), blocks)
 
 
 def _plain(X: Any) -> bool:
@@ -338,7 +344,11 @@ def _plain(X: Any) -> bool:
 def _pieces_of_rows(n: int, size: int, most: int) -> list[tuple[slice, int]]:
     """Cut n rows into pieces of equal length, and a shorter one."""
     rows = max(most // size - 1, 1)
-    rows = rows // _EVEN * _EVEN or rows
+    return _equal(n, rows // _EVEN * _EVEN or rows)
+
+
+def _equal(n: int, rows: int) -> list[tuple[slice, int]]:
+    """Cut n rows into pieces of so many, and what is left: no row alone."""
     cut = n - n % rows
     if 0 < cut == n - 1:  # one row alone is BLAS's to thread again, and one more has room
         cut -= rows
@@ -347,7 +357,7 @@ def _pieces_of_rows(n: int, size: int, most: int) -> list[tuple[slice, int]]:
 
 def _pieces_of_W(block: int, C: int, d: int) -> list[tuple[slice, slice]]:
     """Cut the longer side of W: what is one row or column wide is BLAS's to thread again."""
-    length, most = max(C, d), _PIECE // (block * min(C, d))
+    length, most = max(C, d), _SUM // (block * min(C, d))
     count = -(-length // most)
     cuts = [length * k // count for k in range(count + 1)]
     even = [min(-(-cut // _EVEN) * _EVEN, length) for cut in cuts]

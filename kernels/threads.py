@@ -16,10 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-__all__ = ["cores", "helpers", "in_parallel", "quota", "threads"]
+__all__ = ["blas_kernels", "cores", "helpers", "in_parallel", "quota", "threads"]
 
 #: Whose numbers hold for these threads too: process pools set them.
 _LIMITS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -83,6 +84,15 @@ def helpers(most: int) -> int:
     return min(most, max(_free(most, now), 1)) - 1 if most > 1 else 0
 
 
+def blas_kernels() -> str:
+    """Return for which cores the kernels are that OpenBLAS has chosen, "" for another BLAS."""
+    name = _openblas("get_corename")
+    if name is None:
+        return ""
+    name.restype = ctypes.c_char_p
+    return str(name().decode())
+
+
 def in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
     """Run all tasks and return when they are done; the calling thread runs the first, and more.
 
@@ -96,28 +106,28 @@ def in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
     """
     left = deque(tasks)
 
-    def work() -> None:
+    def work(take: Callable[[], Callable[[], None]]) -> None:
         while True:
             try:
-                task = left.popleft()
+                task = take()
             except IndexError:
                 return
             task()
 
     others = helpers(len(tasks))
     if not others:
-        return work()
+        return work(left.popleft)
     if not _pool:
         _pool.append(ThreadPoolExecutor(max(cores() - 1, 1), "tinybilevel"))
     state = np.geterr()  # which a thread does not inherit
 
     def careful() -> None:
         with np.errstate(**state):
-            work()
+            work(left.pop)
 
     waiting = [_pool[0].submit(careful) for _ in range(others)]
     try:
-        work()
+        work(left.popleft)
     finally:
         # The others write where the caller may write next; but not who has not come by now, as one
         # that waits for the very thread that is here.
@@ -165,19 +175,31 @@ def _read(path: Path) -> str:
 @cache
 def _blas_threads() -> Callable[[], int]:
     """Return what says how many threads NumPy's BLAS uses, if it has any."""
+    parallel = _openblas("get_parallel")
+    if parallel is not None and parallel():
+        return _openblas("get_num_threads")
+    for name in ("MKL_Get_Max_Threads", "bli_thread_get_num_threads"):
+        if hasattr(_blas(), name):
+            return getattr(_blas(), name)
+    return lambda: _MANY
+
+
+@cache
+def _blas() -> Any:
+    """Return a library with what NumPy's BLAS exports, if it can be had."""
     try:
         core = import_module("numpy._core._multiarray_umath")
-        library = ctypes.CDLL(core.__file__)  # with what it is linked to
+        return ctypes.CDLL(core.__file__)  # with what it is linked to
     except (ImportError, OSError):
-        return lambda: _MANY
+        return None
+
+
+def _openblas(name: str) -> Any:
+    """Return a function of OpenBLAS, None if NumPy has another BLAS."""
     for before, after in (("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "")):
-        parallel = getattr(library, f"{before}openblas_get_parallel{after}", None)
-        if parallel is not None and parallel():
-            return getattr(library, f"{before}openblas_get_num_threads{after}")
-    for name in ("MKL_Get_Max_Threads", "bli_thread_get_num_threads"):
-        if hasattr(library, name):
-            return getattr(library, name)
-    return lambda: _MANY
+        if hasattr(_blas(), f"{before}openblas_{name}{after}"):
+            return getattr(_blas(), f"{before}openblas_{name}{after}")
+    return None
 
 
 def _free(wanted: int, now: float) -> int:

@@ -27,6 +27,7 @@ def blocked(request, monkeypatch):
     monkeypatch.setattr(blocked_softmax, "_LARGE", 0)
     monkeypatch.setattr(blocked_softmax, "_BLOCK", 16 * C * D)
     monkeypatch.setattr(blocked_softmax, "_PIECE", 16 * C * 3)
+    monkeypatch.setattr(blocked_softmax, "_SUM", 17 * C * 3)
     monkeypatch.setattr(blocked_softmax, "_EVEN", 5)
     monkeypatch.setattr(blocked_softmax, "_STRIP", 2)
     monkeypatch.setattr(blocked_softmax, "_team_count", lambda work: request.param)
@@ -106,7 +107,7 @@ def test_what_is_not_blocked(blocked, monkeypatch):
         assert len(Softmax(X, y, C)._teams) == teams
     for most, block in ((16 * C * D - 1, 0), (64 * C * D, 64), (64 * C * D - 1, 32)):
         monkeypatch.setattr(blocked_softmax, "_BLOCK", most)
-        monkeypatch.setattr(blocked_softmax, "_PIECE", 64 * C * 3)
+        monkeypatch.setattr(blocked_softmax, "_SUM", 65 * C * 3)
         assert Softmax(X, y, C)._teams[0][0].block == block
 
 
@@ -119,7 +120,7 @@ def test_the_shares_are_even_and_end_at_different_times(blocked):
 
 
 def test_real_sizes_go_in_blocks_that_BLAS_does_in_place():
-    for n, d, block in ((5000, 785, 95), (1000, 785, 91), (1000, 65, 1000), (300, 65, 0)):
+    for n, d, block in ((5000, 785, 100), (1000, 785, 100), (1000, 65, 1000), (300, 65, 0)):
         sums = Softmax(np.zeros((n, d), np.float32), np.zeros(n, int), 10)
         assert sums._teams[0][0].block == block
         assert len(sums._teams) == (2 if n == 5000 else 1)
@@ -127,10 +128,13 @@ def test_real_sizes_go_in_blocks_that_BLAS_does_in_place():
 
 @pytest.mark.parametrize("shape", [(10, 785), (785, 10), (2, 5000), (5000, 2), (200, 200)])
 @pytest.mark.parametrize("n", [1, 17, 99, 321, 5001])
-def test_no_product_is_large_enough_for_the_threads_of_BLAS(n, shape, monkeypatch):
-    seen, matmul = [], np.matmul
+@pytest.mark.parametrize("most", [262_144, 1_000_000])
+def test_no_product_is_large_enough_for_the_threads_of_BLAS(most, n, shape, monkeypatch):
+    scores, sums_over_rows, matmul = [0], [0], np.matmul
+    monkeypatch.setattr(blocked_softmax, "_SUM", most)
 
     def noted(a, b, out):
+        seen = scores if b.strides[-1] > b.strides[-2] else sums_over_rows
         seen.append(a.shape[-2] * a.shape[-1] * b.shape[-1])
         return matmul(a, b, out=out)
 
@@ -139,22 +143,26 @@ def test_no_product_is_large_enough_for_the_threads_of_BLAS(n, shape, monkeypatc
     monkeypatch.setattr(blocked_softmax.np, "matmul", noted)
     W = np.zeros(shape, np.float32)
     sums.grad_vjp(W, W, np.ones(1, np.float32))
-    assert max(seen) <= 262_144
+    assert max(scores) <= 262_144
+    assert max(sums_over_rows) <= most
+    assert len(scores) > 1 or classes == 2
 
 
 @pytest.mark.parametrize("shape", [(10, 785), (785, 10), (2, 785), (2, 7), (10, 4000), (100, 513)])
-def test_no_piece_is_one_row_or_column_alone(shape):
+@pytest.mark.parametrize("most", [262_144, 1_000_000])
+def test_no_piece_is_one_row_or_column_alone(most, shape, monkeypatch):
+    monkeypatch.setattr(blocked_softmax, "_SUM", most)
     C, d = shape
     limits = [(C * d, 262_144)] + [(d, 9_215)] * (d <= 575)
-    for n, (size, most) in product(range(2, 300), limits):
-        pieces = blocked_softmax._pieces_of_rows(n, size, most)
+    for n, (size, limit) in product(range(2, 300), limits):
+        pieces = blocked_softmax._pieces_of_rows(n, size, limit)
         assert sum(at.stop - at.start for at, _ in pieces) == n
-        assert all(1 < rows <= most // size for _, rows in pieces)
-    for block in range(16, min(750_000 // (C * d), 262_144 // (3 * min(shape)))):
+        assert all(1 < rows <= limit // size for _, rows in pieces)
+    for block in range(16, min(800_000 // (C * d), most // (3 * min(shape)) - 1) + 2):
         pieces = blocked_softmax._pieces_of_W(block, C, d)
         lengths = [len(range(max(shape))[c if d < C else j]) for c, j in pieces]
         assert sum(lengths) == max(shape)
-        assert all(1 < k <= 262_144 // (block * min(shape)) for k in lengths)
+        assert all(1 < k <= most // (block * min(shape)) for k in lengths)
 
 
 # A gradient, products, minibatches and the upper level, as a user without compiled code runs them.

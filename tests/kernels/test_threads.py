@@ -1,10 +1,12 @@
 """Threads are as many as cores, quotas, the user and other processes leave; small work has one."""
 
 import os
+import platform
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -44,6 +46,23 @@ def test_one_task_runs_here():
     seen = []
     in_parallel([lambda: seen.append(threading.get_ident())])
     assert seen == [threading.get_ident()]
+
+
+def test_helpers_begin_with_the_last(monkeypatch):
+    monkeypatch.setattr(module, "helpers", lambda most: 1)
+    others_done, seen = threading.Event(), []
+
+    def task(k):
+        seen.append((k, threading.get_ident()))
+        if k == 0:
+            assert others_done.wait(10)
+        elif k == 1:
+            others_done.set()
+
+    in_parallel([partial(task, k) for k in range(4)])
+    here = threading.get_ident()
+    assert [k for k, who in seen if who == here] == [0]
+    assert [k for k, who in seen if who != here] == [3, 2, 1]
 
 
 @pytest.mark.parametrize("count", [2, 5])
@@ -171,6 +190,19 @@ def test_a_process_starts_with_the_limits_of_its_environment(name):
         pytest.skip("NumPy's BLAS does not say how many threads it has")
     code = "from tinybilevel.kernels.threads import threads; print(threads())"
     assert run(code, **{name: "1"}) == "1\n"
+
+
+@pytest.mark.skipif(not module.blas_kernels(), reason="NumPy's BLAS is not OpenBLAS")
+def test_the_kernels_of_BLAS_are_those_that_run():
+    code = "from tinybilevel.kernels.threads import blas_kernels; print(blas_kernels())"
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("these kernels are for other cores")
+    assert run(code, OPENBLAS_CORETYPE="Nehalem") == "Nehalem\n"
+
+
+def test_another_BLAS_has_no_kernels_of_OpenBLAS(monkeypatch):
+    monkeypatch.setattr(module, "_blas", lambda: None)
+    assert module.blas_kernels() == ""
 
 
 def v1(quota, period, at="cpu"):

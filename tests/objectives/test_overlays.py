@@ -32,6 +32,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(blocked_softmax, "_LARGE", 0)
     monkeypatch.setattr(blocked_softmax, "_BLOCK", 16 * 12)
     monkeypatch.setattr(blocked_softmax, "_PIECE", 5 * 12)
+    monkeypatch.setattr(blocked_softmax, "_SUM", 5 * 12)
     monkeypatch.setattr(blocked_softmax, "_SHORTEST", 1)
     monkeypatch.setattr(blocked_softmax, "_STRIP", 2)
     monkeypatch.setattr(blocked_softmax, "_team_count", lambda work: 2)
