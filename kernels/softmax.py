@@ -88,8 +88,8 @@ _FEW = 256
 #: Multiply-adds of a product for each thread, at least: to wake one, and to look out for it, would
 #: cost as much as fewer take.
 _ALONE = 500_000
-#: Nonzeros of a chunk for each column, at least.
-_FILLED = 4
+#: Nonzeros of a chunk for each column, at least, but where a second thread repays.
+_FILLED = 12
 #: Adjacent columns that are taken together where nonzeros mostly have neighbours.
 _GROUP = 4
 
@@ -214,7 +214,8 @@ class Softmax:
         if sparse:
             # A chunk's sum has all columns, whatever few nonzeros it adds up.
             nonzeros = np.count_nonzero(X) if isinstance(X, np.ndarray) else X.nnz
-            chunks = min(chunks, max(nonzeros // (_FILLED * d), 1))
+            repay = 2 if nonzeros * n_classes >= 2 * _ALONE else 1
+            chunks = min(chunks, max(nonzeros // (_FILLED * d), repay))
             rows = 2 * _FILLED * d * n // max(nonzeros, 1)  # of a block with so many in a column
             most = max(min(rows, _MOST_SPARSE_ROWS), _SPARSE_ROWS)
         blocks = -(-n // (chunks * most))

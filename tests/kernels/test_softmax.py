@@ -197,8 +197,12 @@ def test_a_run_of_nonzeros_is_cut_into_fours_from_where_it_begins():
     assert_equal(products(kernel, W, V, weights), plain(X, y, 3, W, V, weights), 1e-13)
 
 
-@pytest.mark.parametrize(("density", "chunks"), [(0.002, 1), (0.009, 3), (0.5, 8)])
-def test_few_nonzeros_in_many_columns_come_in_few_chunks_of_long_blocks(density, chunks):
+@pytest.mark.parametrize(("density", "chunks"), [(0.002, 1), (0.009, 2), (0.026, 3), (0.5, 8)])
+def test_few_nonzeros_in_many_columns_come_in_few_chunks_of_long_blocks(
+    density, chunks, monkeypatch
+):
+    # A second thread repays from half of the second density on.
+    monkeypatch.setattr(module, "_ALONE", 1500 * 400 * 3 // 2 * 0.005)
     X, y, weights, W, V = case(1500, 400, 3, density=density)
     kernel = Softmax(csr_array(X), y, 3)
     assert kernel.chunks == chunks
