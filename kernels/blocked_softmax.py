@@ -10,6 +10,7 @@ take all their pieces in one call, row by row as they lie in memory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -18,7 +19,12 @@ from typing import Any
 import numpy as np
 
 from tinybilevel.kernels.remembered import Remembering
-from tinybilevel.kernels.threads import blas_kernels, in_parallel
+from tinybilevel.kernels.threads import (
+    blas_alone,
+    blas_can_be_alone,
+    blas_kernels,
+    in_parallel,
+)
 from tinybilevel.kernels.workspace import FRESH, Workspace
 
 __all__ = ["Softmax"]
@@ -42,6 +48,8 @@ _PIECE_OF_VECTOR = 9_215
 _EVEN = 16
 #: Rows that a block must have to be worth it.
 _SHORTEST = 16
+#: Rows of a team's products where they are left to BLAS as they are, at least.
+_LONG = 1000
 #: Blocks are taken in strips of so many at most: what is made of them stays in cache.
 _STRIP = 32
 #: Numbers that NumPy allocates to convert what it goes through, which is nothing here.
@@ -158,7 +166,9 @@ class Softmax:
             finally:
                 np.setbufsize(size)
 
-        in_parallel([partial(work, team) for team in self._teams])
+        whole = len(self._teams) > 1 and not self._teams[0][0].block
+        with blas_alone() if whole else nullcontext():
+            in_parallel([partial(work, team) for team in self._teams])
 
     def _sum(self, write: Callable[[_Part, Array], None], out: Array) -> Array:
         """Write the sum over parts of what `write` writes for each."""
@@ -294,13 +304,19 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
     n, d = X.shape
     # Three rows or columns of W at least make a piece, so that none needs to be alone.
     most = min(_BLOCK // (n_classes * d), _SUM // (3 * min(n_classes, d)) - 1)
-    if not _plain(X) or most < _SHORTEST or n * n_classes * d <= _PIECE:
+    work = n * n_classes * d
+    if not _plain(X) or work <= _PIECE:
         return [[_part(0, X, y, n_classes, slice(0, n), 0)]]
+    if most < _SHORTEST:
+        shares = min(_team_count(work), n // _LONG) if blas_can_be_alone() else 1
+        shares = 2 ** (max(shares, 1).bit_length() - 1)
+        cuts = [n * k // shares for k in range(shares + 1)]
+        rows = [slice(a, b) for a, b in pairwise(cuts)]
+        return [[_part(k, X, y, n_classes, r, 0)] for k, r in enumerate(rows)]
     if n <= most:
         return [[_part(0, X, y, n_classes, slice(0, n), n)]]
     block = -(-n // -(-n // most))  # of nearly equal blocks, what is left is short
-    count, work = n // block, n * n_classes * d
-    shares = min(_team_count(work) if work >= _LARGE else 1, count)
+    shares = min(_team_count(work) if work >= _LARGE else 1, n // block)
     teams, number = [], 0
     for k in range(shares):
         start, stop = n * k // shares, n * (k + 1) // shares

@@ -11,16 +11,27 @@ import ctypes
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
-__all__ = ["blas_kernels", "cores", "helpers", "in_parallel", "quota", "threads"]
+__all__ = [
+    "blas_alone",
+    "blas_can_be_alone",
+    "blas_kernels",
+    "cores",
+    "helpers",
+    "in_parallel",
+    "quota",
+    "threads",
+]
 
 #: Whose numbers hold for these threads too: process pools set them.
 _LIMITS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -35,6 +46,8 @@ _MANY = 1 << 16
 _pool: list[ThreadPoolExecutor] = []
 #: When to look at the cores again, how many were free of other processes, and how long that holds.
 _seen = [0.0, 0.0, 0.0]
+#: How many blocks of `blas_alone` are open, and how many threads BLAS had before; under a lock.
+_alone, _guard = [0, 0], [Lock()]
 #: When to read the limits again, and how many threads they allow but for BLAS's.
 _limits = [0.0, 0]
 
@@ -46,7 +59,7 @@ def threads() -> int:
     by ``OMP_NUM_THREADS``, ``NUMBA_NUM_THREADS``, or the threads of NumPy's BLAS, which
     `threadpoolctl.threadpool_limits` and ``OPENBLAS_NUM_THREADS`` set.
     """
-    return min(_allowed(), _blas_threads()())
+    return min(_allowed(), _blas_limit())
 
 
 def _allowed() -> int:
@@ -80,7 +93,7 @@ def helpers(most: int) -> int:
     now = time.monotonic()
     if now > _limits[0]:
         _limits[:] = now + _HOLDS, _allowed()
-    most = min(most, int(_limits[1]), _blas_threads()())
+    most = min(most, int(_limits[1]), _blas_limit())
     return min(most, max(_free(most, now), 1)) - 1 if most > 1 else 0
 
 
@@ -91,6 +104,38 @@ def blas_kernels() -> str:
         return ""
     name.restype = ctypes.c_char_p
     return str(name().decode())
+
+
+def blas_can_be_alone() -> bool:
+    """Return whether `blas_alone` does anything: OpenBLAS with threads of its own."""
+    parallel = _openblas("get_parallel")
+    return parallel is not None and parallel() == 1  # 2: OpenMP, by numbers of each thread
+
+
+@contextmanager
+def blas_alone() -> Iterator[None]:
+    """Have BLAS compute on the thread that calls it, in all of this process, within the block.
+
+    Then it has the threads again that it had before the first of the blocks that are open, unless
+    somebody has set another number meanwhile.
+    """
+    with _guard[0]:
+        if not _alone[0]:
+            _alone[1] = _openblas("get_num_threads")()
+            _openblas("set_num_threads")(1)
+        _alone[0] += 1
+    try:
+        yield
+    finally:
+        with _guard[0]:
+            _alone[0] -= 1
+            if not _alone[0] and _openblas("get_num_threads")() == 1:
+                _openblas("set_num_threads")(_alone[1])
+
+
+def _blas_limit() -> int:
+    """Return how many threads BLAS has where it is not told to be alone."""
+    return _alone[1] if _alone[0] else _blas_threads()()
 
 
 def in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
@@ -239,6 +284,14 @@ def _mine() -> int:
     return max(count, 1)
 
 
-# A forked process has no threads but one.
+def _forked() -> None:
+    """Begin anew where there is one thread, whatever the others were at."""
+    _pool.clear()
+    _guard[0] = Lock()
+    if _alone[0]:
+        _alone[0] = 0
+        _openblas("set_num_threads")(_alone[1])
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.clear)
+    os.register_at_fork(after_in_child=_forked)

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 
@@ -77,6 +78,24 @@ def test_any_number_of_rows(n, dtype, blocked):
     bound = sums.bound()
     for _ in range(2):  # the second time in memory that is not new
         assert_close(results(bound, *rest), results(whole, *rest), tol)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "teams"), [(19, 1), (20, 2), (39, 2), (79, 4), (83, 8)])
+def test_wide_rows_are_shared_as_they_are(n, teams, dtype, blocked, monkeypatch):
+    monkeypatch.setattr(blocked_softmax, "_team_count", lambda work: 8)
+    monkeypatch.setattr(blocked_softmax, "_SHORTEST", 17)
+    monkeypatch.setattr(blocked_softmax, "_LONG", 10)
+    monkeypatch.setattr(blocked_softmax, "blas_can_be_alone", lambda: True)
+    monkeypatch.setattr(blocked_softmax, "blas_alone", nullcontext)
+    X, y, *rest = data(n, dtype)
+    sums, whole = Softmax(X, y, C), Softmax(csr_array(X), y, C)
+    assert [len(team) for team in sums._teams] == [1] * teams
+    tol = 1e-12 if dtype is np.float64 else 1e-4
+    for body in (sums, sums.bound()):
+        assert_close(results(body, *rest), results(whole, *rest), tol)
+    monkeypatch.setattr(blocked_softmax, "blas_can_be_alone", lambda: False)
+    assert len(Softmax(X, y, C)._teams) == 1
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -192,6 +192,58 @@ def test_a_process_starts_with_the_limits_of_its_environment(name):
     assert run(code, **{name: "1"}) == "1\n"
 
 
+ALONE = """
+import os
+import numpy as np
+from tinybilevel.kernels import threads as t
+from tinybilevel.kernels.blocked_softmax import Softmax
+
+get, put = t._openblas("get_num_threads"), t._openblas("set_num_threads")
+put(2)
+with t.blas_alone():
+    with t.blas_alone():
+        assert get() == 1 and t._blas_limit() == 2
+    assert get() == 1
+assert get() == 2 == t._blas_limit()
+try:
+    with t.blas_alone():
+        1 / 0
+except ZeroDivisionError:
+    pass
+assert get() == 2
+with t.blas_alone():
+    put(3)
+assert get() == 3
+put(2)
+if hasattr(os, "fork"):
+    with t.blas_alone():
+        child = os.fork()
+        if not child:
+            os._exit(get() != 2 or t._alone[0])
+        assert os.waitpid(child, 0)[1] == 0 and get() == 1
+assert get() == 2
+
+# What is left whole to BLAS, by several threads at once.
+seen, X = [], np.zeros((4000, 6000), np.float32)
+sums = Softmax(X, np.zeros(4000, int), 10)
+matmul = np.matmul
+def noted(*args, **options):
+    seen.append(get())
+    return matmul(*args, **options)
+np.matmul = noted
+sums.grad(np.zeros((10, 6000), np.float32), np.ones(1, np.float32))
+assert len(sums._teams) == 4 and len(seen) == 8 and set(seen) == {1} and get() == 2
+seen.clear()
+Softmax(X[:1999], np.zeros(1999, int), 10).losses(np.zeros((10, 6000), np.float32))
+assert seen == [2]
+"""
+
+
+@pytest.mark.skipif(not module.blas_can_be_alone(), reason="NumPy's BLAS has no threads to set")
+def test_BLAS_is_alone_within_a_block_and_has_its_threads_again():
+    run(ALONE)
+
+
 @pytest.mark.skipif(not module.blas_kernels(), reason="NumPy's BLAS is not OpenBLAS")
 def test_the_kernels_of_BLAS_are_those_that_run():
     code = "from tinybilevel.kernels.threads import blas_kernels; print(blas_kernels())"
