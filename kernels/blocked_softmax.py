@@ -117,7 +117,7 @@ class Softmax:
         """Return Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
 
         def grad(part: _Part, out: Array) -> None:
-            P = part.softmax(W)
+            P = part.softmax(part.scores("P", W))
             if keep is not None:
                 keep[:, part.rows] = P
             part.times_X(part.residual(P), weights, out)
@@ -132,10 +132,15 @@ class Softmax:
         With the softmax at W in `kept`, W itself is not looked at.
         """
         along = self._work("along", self.y.shape, W, V, _entries(self.X))
+        WV = self._both(W, V) if kept is None else V
 
         def grad_vjp(part: _Part, out: Array) -> None:
-            P = part.softmax(W) if kept is None else kept[:, part.rows]
-            dP, mean, own = part.change(P, V)
+            if kept is None:
+                S, dS = part.both(WV)
+                P = part.softmax(S)
+            else:
+                P, dS = kept[:, part.rows], part.scores("dS", WV)
+            dP, mean, own = part.change(P, dS)
             np.subtract(mean, own, out=along[part.rows])
             part.times_X(dP, weights, out)
 
@@ -143,14 +148,20 @@ class Softmax:
 
     def grad_jvp(self, W: Array, dW: Array, weights: Array, dweights: Array) -> Array:
         """Return Σ_i (weights_i ∇²ℓ_i(W) dW + dweights_i ∇ℓ_i(W)), (C, d)."""
+        WV = self._both(W, dW)
 
         def grad_jvp(part: _Part, out: Array) -> None:
-            P = part.softmax(W)
-            dP, _, _ = part.change(P, dW)
+            S, dS = part.both(WV)
+            P = part.softmax(S)
+            dP, _, _ = part.change(P, dS)
             dR = dP * part.of(weights) + part.residual(P) * part.of(dweights)
             part.times_X(dR, None, out)
 
         return self._sum(grad_jvp, self._out("jvp", W, dW, weights, dweights))
+
+    def _both(self, W: Array, V: Array) -> Array:
+        """Return W above V, (2 C, d)."""
+        return np.concatenate([W, V], out=self._work("both", (2 * len(W), W.shape[1]), W, V))
 
     def _out(self, name: str, *operands: Array) -> Array:
         return self._work(name, operands[0].shape, *operands, _entries(self.X))
@@ -191,7 +202,8 @@ class _Part:
     labels: Array  # where entry (y_i, i) of a (C, n) array lies in memory, (n,)
     n_classes: int
     block: int  # 0: all at once
-    pieces_of_rows: list[tuple[slice, int]]  # where, and how many rows each: those of a score
+    pieces: list[tuple[slice, int]]  # where, and how many rows each: those of a score
+    pieces_of_both: list[tuple[slice, int]]  # those of two at once
     # Where blocks lie, how many rows each, and the pieces of a sum over one.
     blocks: list[tuple[slice, int, list[tuple[slice, slice]]]]
     work: Workspace = FRESH
@@ -201,29 +213,32 @@ class _Part:
         return per_example if per_example.size == 1 else per_example[self.rows]
 
     def scores(self, name: str, W: Array) -> Array:
-        """Return W Xᵀ, (C, n)."""
-        S = self._like_scores(name, W)
+        """Return W Xᵀ, (C, n), or (2 C, n) of two above each other."""
+        S = self.work(name, (len(W), self.labels.size), W, _entries(self.X))
         if hasattr(self.X, "tocsr"):
             S[...] = W @ self.X.T  # SciPy's sparse products have no `out`
         elif not self.block:
             np.matmul(W, self.X.T, out=S)
         else:
-            for at, rows in self.pieces_of_rows:
+            for at, rows in self.pieces if len(W) == self.n_classes else self.pieces_of_both:
                 X = self.X[at].reshape(-1, rows, self.X.shape[1])
                 np.matmul(W, X.swapaxes(1, 2), out=_by_block(S[:, at], rows))
         return S
 
-    def softmax(self, W: Array) -> Array:
-        """Return P."""
-        P = self.scores("P", W)
+    def both(self, WV: Array) -> tuple[Array, Array]:
+        """Return W Xᵀ and V Xᵀ, (C, n) each, by one product, which goes through X once."""
+        S = self.scores("both", WV)
+        return S[: self.n_classes], S[self.n_classes :]
+
+    def softmax(self, P: Array) -> Array:
+        """Turn scores into P."""
         P -= self.over_classes(P.max, P, "top")
         np.exp(P, out=P)
         P /= self.over_classes(P.sum, P, "total")
         return P
 
-    def change(self, P: Array, V: Array) -> tuple[Array, Array, Array]:
-        """Return dP = P ∘ (dS − mean), mean = Σ_c P ∘ dS, and dS at the labels; dS = V Xᵀ."""
-        dS = self.scores("dS", V)
+    def change(self, P: Array, dS: Array) -> tuple[Array, Array, Array]:
+        """Return dP = P ∘ (dS − mean), mean = Σ_c P ∘ dS, and dS at the labels."""
         own = self.own(dS)
         dP = np.multiply(P, dS, out=self._like_scores("dP", P, dS))
         mean = self.over_classes(dP.sum, dP, "mean")
@@ -278,12 +293,15 @@ class _TwoClasses(_Part):
     of an example adds up to 0.
     """
 
+    def both(self, WV: Array) -> tuple[Array, Array]:
+        return self.scores("P", WV[:2]), self.scores("dS", WV[2:])
+
     def scores(self, name: str, W: Array) -> Array:
         S = self._like_scores(name, W)
         w = W[1] - W[0]
         w += 0 * w  # NaN where it is infinite, as the softmax of an infinite score is
         S[0] = 0
-        for at, rows in self.pieces_of_rows:
+        for at, rows in self.pieces:
             X = self.X[at].reshape(-1, rows, w.size)
             np.matmul(X, w, out=S[1, at].reshape(-1, rows))
         return S
@@ -291,7 +309,7 @@ class _TwoClasses(_Part):
     def times_X(self, R: Array, weights: Array | None, out: Array) -> None:
         own = R[1] if weights is None else R[1] * self.of(weights)
         out[1] = 0
-        for at, rows in self.pieces_of_rows:
+        for at, rows in self.pieces:
             X = self.X[at].reshape(-1, rows, out.shape[1])
             products = self.work(f"products of {rows}", (len(X), 1, out.shape[1]), out)
             np.matmul(own[at].reshape(-1, 1, rows), X, out=products)
@@ -303,11 +321,11 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
     """Return the parts of X that each thread takes."""
     n, d = X.shape
     # Three rows or columns of W at least make a piece, so that none needs to be alone.
-    most = min(_BLOCK // (n_classes * d), _SUM // (3 * min(n_classes, d)) - 1)
+    most = min(_BLOCK // (n_classes * d), _SUM // (3 * min(n_classes, d)))
     work = n * n_classes * d
-    if not _plain(X) or work <= _PIECE:
+    if not _plain(X) or 2 * work <= _PIECE:  # both scores at once
         return [[_part(0, X, y, n_classes, slice(0, n), 0)]]
-    if most < _SHORTEST:
+    if most < _SHORTEST or 6 * n_classes * d > _PIECE:  # three rows of both scores are a piece
         shares = min(_team_count(work), n // _LONG) if blas_can_be_alone() else 1
         shares = 2 ** (max(shares, 1).bit_length() - 1)
         cuts = [n * k // shares for k in range(shares + 1)]
@@ -345,11 +363,12 @@ def _part(number: int, X: Any, y: Array, n_classes: int, rows: slice, block: int
     labels = y * n + np.arange(n)
     if C == 2 and _plain(X) and _PIECE_OF_VECTOR // d > _SHORTEST:
         pieces = _pieces_of_rows(n, d, _PIECE_OF_VECTOR)
-        return _TwoClasses(number, X, rows, labels, C, block, pieces, [])
+        return _TwoClasses(number, X, rows, labels, C, block, pieces, [], [])
     if not block:
-        return _Part(number, X, rows, labels, C, 0, [], [])
+        return _Part(number, X, rows, labels, C, 0, [], [], [])
+    pieces, of_both = (_pieces_of_rows(n, k * d, _PIECE) for k in (C, 2 * C))
     blocks = [(at, k, _pieces_of_W(k, C, d)) for at, k in _equal(n, block)]
-    return _Part(number, X, rows, labels, C, block, _pieces_of_rows(n, C * d, _PIECE), blocks)
+    return _Part(number, X, rows, labels, C, block, pieces, of_both, blocks)
 
 
 def _plain(X: Any) -> bool:
@@ -359,16 +378,16 @@ def _plain(X: Any) -> bool:
 
 def _pieces_of_rows(n: int, size: int, most: int) -> list[tuple[slice, int]]:
     """Cut n rows into pieces of equal length, and a shorter one."""
-    rows = max(most // size - 1, 1)
+    rows = most // size
     return _equal(n, rows // _EVEN * _EVEN or rows)
 
 
 def _equal(n: int, rows: int) -> list[tuple[slice, int]]:
-    """Cut n rows into pieces of so many, and what is left: no row alone."""
-    cut = n - n % rows
-    if 0 < cut == n - 1:  # one row alone is BLAS's to thread again, and one more has room
-        cut -= rows
-    return [(slice(a, b), k) for a, b, k in ((0, cut, rows), (cut, n, n - cut)) if a < b]
+    """Cut n rows into pieces of so many, and what is left."""
+    cuts = [0, n - n % rows, n]
+    if 0 < cuts[1] == n - 1:  # one row alone is BLAS's to thread again, two are not
+        cuts = [0, cuts[1] - rows, n - 2, n]
+    return [(slice(a, b), min(rows, b - a)) for a, b in pairwise(cuts) if a < b]
 
 
 def _pieces_of_W(block: int, C: int, d: int) -> list[tuple[slice, slice]]:

@@ -60,18 +60,18 @@ def assert_close(found, expected, rtol=1e-12):
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
     for one, other in zip(found[3:5], found[7:], strict=True):  # with a softmax that was kept
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [11, 12, 13, 16, 17, 31, 32, 33, 48, 64, 65, 96, 97, 128, 241, 333])
+@pytest.mark.parametrize("n", [5, 6, 7, 11, 16, 17, 31, 32, 33, 48, 64, 65, 96, 97, 128, 241, 333])
 def test_any_number_of_rows(n, dtype, blocked):
     X, y, *rest = data(n, dtype)
     whole = Softmax(csr_array(X), y, C)  # a sparse X is taken at once
     assert len(whole._teams) == 1
     sums = Softmax(X, y, C)
     parts = [part for team in sums._teams for part in team]
-    assert all(part.block for part in parts) == (n > 12)
+    assert all(part.block for part in parts) == (n > 6)
     assert sorted(i for part in parts for i in range(n)[part.rows]) == list(range(n))
     tol = 1e-12 if dtype is np.float64 else 1e-4
     assert_close(results(sums, *rest), results(whole, *rest), tol)
@@ -139,7 +139,13 @@ def test_the_shares_are_even_and_end_at_different_times(blocked):
 
 
 def test_real_sizes_go_in_blocks_that_BLAS_does_in_place():
-    for n, d, block in ((5000, 785, 100), (1000, 785, 100), (1000, 65, 1000), (300, 65, 0)):
+    for n, d, block in (
+        (5000, 785, 100),
+        (1000, 785, 100),
+        (1000, 65, 1000),
+        (300, 65, 300),
+        (200, 65, 0),
+    ):
         sums = Softmax(np.zeros((n, d), np.float32), np.zeros(n, int), 10)
         assert sums._teams[0][0].block == block
         assert len(sums._teams) == (2 if n == 5000 else 1)

@@ -28,10 +28,10 @@ SIZES = [
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Have blocks of 16 rows for d = 4 and C = 3, pieces of 5, strips of 2, for two teams."""
+    """Have blocks of 16 rows for d = 4 and C = 3, pieces of 8, strips of 2, for two teams."""
     monkeypatch.setattr(blocked_softmax, "_LARGE", 0)
     monkeypatch.setattr(blocked_softmax, "_BLOCK", 16 * 12)
-    monkeypatch.setattr(blocked_softmax, "_PIECE", 5 * 12)
+    monkeypatch.setattr(blocked_softmax, "_PIECE", 8 * 12)
     monkeypatch.setattr(blocked_softmax, "_SUM", 5 * 12)
     monkeypatch.setattr(blocked_softmax, "_SHORTEST", 1)
     monkeypatch.setattr(blocked_softmax, "_STRIP", 2)
