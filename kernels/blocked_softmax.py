@@ -104,7 +104,7 @@ class Softmax:
         out = self._work("losses", self.y.shape, W, _entries(self.X))
 
         def losses(part: _Part) -> None:
-            S = part.scores("P", W)
+            S = part.scores(W)
             S -= part.over_classes(S.max, S, "top")
             own = part.own(S)
             total = part.over_classes(np.exp(S, out=S).sum, S, "total")
@@ -117,7 +117,7 @@ class Softmax:
         """Return Σ_i weights_i ∇ℓ_i(W), (C, d); `weights` is (n,), or (1,) for all."""
 
         def grad(part: _Part, out: Array) -> None:
-            P = part.softmax(part.scores("P", W))
+            P = part.softmax(part.scores(W))
             if keep is not None:
                 keep[:, part.rows] = P
             part.times_X(part.residual(P), weights, out)
@@ -139,7 +139,7 @@ class Softmax:
                 S, dS = part.both(WV)
                 P = part.softmax(S)
             else:
-                P, dS = kept[:, part.rows], part.scores("dS", WV)
+                P, dS = kept[:, part.rows], part.scores(WV)
             dP, mean, own = part.change(P, dS)
             np.subtract(mean, own, out=along[part.rows])
             part.times_X(dP, weights, out)
@@ -212,9 +212,9 @@ class _Part:
         """Return the entries of these rows, a view; one for all examples comes back as it is."""
         return per_example if per_example.size == 1 else per_example[self.rows]
 
-    def scores(self, name: str, W: Array) -> Array:
+    def scores(self, W: Array) -> Array:
         """Return W Xᵀ, (C, n), or (2 C, n) of two above each other."""
-        S = self.work(name, (len(W), self.labels.size), W, _entries(self.X))
+        S = self._room(W)[: len(W)]
         if hasattr(self.X, "tocsr"):
             S[...] = W @ self.X.T  # SciPy's sparse products have no `out`
         elif not self.block:
@@ -227,7 +227,7 @@ class _Part:
 
     def both(self, WV: Array) -> tuple[Array, Array]:
         """Return W Xᵀ and V Xᵀ, (C, n) each, by one product, which goes through X once."""
-        S = self.scores("both", WV)
+        S = self.scores(WV)
         return S[: self.n_classes], S[self.n_classes :]
 
     def softmax(self, P: Array) -> Array:
@@ -282,6 +282,10 @@ class _Part:
                     np.matmul(by_block[:, c], X[..., j], out=these[:, c, j])
             np.add.reduce(products, axis=0, out=out)
 
+    def _room(self, W: Array) -> Array:
+        """Return where scores go, of two at most."""
+        return self.work("scores", (2 * self.n_classes, self.labels.size), W, _entries(self.X))
+
     def _like_scores(self, name: str, *operands: Array) -> Array:
         return self.work(name, (self.n_classes, self.labels.size), *operands, _entries(self.X))
 
@@ -294,10 +298,10 @@ class _TwoClasses(_Part):
     """
 
     def both(self, WV: Array) -> tuple[Array, Array]:
-        return self.scores("P", WV[:2]), self.scores("dS", WV[2:])
+        return self.scores(WV[:2]), self.scores(WV[2:], self._room(WV)[2:])
 
-    def scores(self, name: str, W: Array) -> Array:
-        S = self._like_scores(name, W)
+    def scores(self, W: Array, S: Array | None = None) -> Array:
+        S = self._room(W)[:2] if S is None else S
         w = W[1] - W[0]
         w += 0 * w  # NaN where it is infinite, as the softmax of an infinite score is
         S[0] = 0
