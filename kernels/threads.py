@@ -235,7 +235,7 @@ def _blas() -> Any:
     try:
         core = import_module("numpy._core._multiarray_umath")
         return ctypes.CDLL(core.__file__)  # with what it is linked to
-    except (ImportError, OSError):
+    except (AttributeError, ImportError, OSError):  # as where it is built in
         return None
 
 

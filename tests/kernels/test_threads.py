@@ -7,6 +7,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -250,6 +251,11 @@ def test_the_kernels_of_BLAS_are_those_that_run():
     if platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip("these kernels are for other cores")
     assert run(code, OPENBLAS_CORETYPE="Nehalem") == "Nehalem\n"
+
+
+def test_a_NumPy_that_is_built_in_says_nothing_of_its_BLAS(monkeypatch):
+    monkeypatch.setattr(module, "import_module", lambda name: SimpleNamespace())
+    assert module._blas.__wrapped__() is None
 
 
 def test_another_BLAS_has_no_kernels_of_OpenBLAS(monkeypatch):
