@@ -132,14 +132,14 @@ class Softmax:
         With the softmax at W in `kept`, W itself is not looked at.
         """
         along = self._work("along", self.y.shape, W, V, _entries(self.X))
-        WV = self._both(W, V) if kept is None else V
+        WV = self._both(W, V)
 
         def grad_vjp(part: _Part, out: Array) -> None:
             if kept is None:
                 S, dS = part.both(WV)
                 P = part.softmax(S)
             else:
-                P, dS = kept[:, part.rows], part.scores(WV)
+                P, dS = kept[:, part.rows], part.scores(WV[len(W) :])
             dP, mean, own = part.change(P, dS)
             np.subtract(mean, own, out=along[part.rows])
             part.times_X(dP, weights, out)
@@ -332,27 +332,30 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
     if most < _SHORTEST or 6 * n_classes * d > _PIECE:  # three rows of both scores are a piece
         shares = min(_team_count(work), n // _LONG) if blas_can_be_alone() else 1
         shares = 2 ** (max(shares, 1).bit_length() - 1)
-        cuts = [n * k // shares for k in range(shares + 1)]
-        rows = [slice(a, b) for a, b in pairwise(cuts)]
+        rows = _shares(n, shares)
         return [[_part(k, X, y, n_classes, r, 0)] for k, r in enumerate(rows)]
     if n <= most:
         return [[_part(0, X, y, n_classes, slice(0, n), n)]]
     block = -(-n // -(-n // most))  # of nearly equal blocks, what is left is short
     shares = min(_team_count(work) if work >= _LARGE else 1, n // block)
     teams, number = [], 0
-    for k in range(shares):
-        start, stop = n * k // shares, n * (k + 1) // shares
-        cuts, blocks = [0], max((stop - start) // block, 1)
+    for k, share in enumerate(_shares(n, shares)):
+        cuts, blocks = [0], max((share.stop - share.start) // block, 1)
         while cuts[-1] < blocks:
             # The first ends at another time for each: not all want the interpreter at once.
             step = min(_STRIP, blocks)
             step = step if len(cuts) > 1 else -(-step * (k + 1) // shares)
             cuts.append(min(cuts[-1] + step, blocks))
-        ends = [*(start + cut * block for cut in cuts[:-1]), stop]
+        ends = [*(share.start + cut * block for cut in cuts[:-1]), share.stop]
         rows = [slice(a, b) for a, b in pairwise(ends)]
         teams.append([_part(number + i, X, y, n_classes, r, block) for i, r in enumerate(rows)])
         number += len(rows)
     return teams
+
+
+def _shares(n: int, count: int) -> list[slice]:
+    """Cut n rows into so many shares, as equal as can be."""
+    return [slice(n * k // count, n * (k + 1) // count) for k in range(count)]
 
 
 def _team_count(work: int) -> int:

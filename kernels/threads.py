@@ -121,7 +121,7 @@ def blas_alone() -> Iterator[None]:
     """
     with _guard[0]:
         if not _alone[0]:
-            _alone[1] = _openblas("get_num_threads")()
+            _alone[1] = _blas_threads()()
             _openblas("set_num_threads")(1)
         _alone[0] += 1
     try:
@@ -129,7 +129,7 @@ def blas_alone() -> Iterator[None]:
     finally:
         with _guard[0]:
             _alone[0] -= 1
-            if not _alone[0] and _openblas("get_num_threads")() == 1:
+            if not _alone[0] and _blas_threads()() == 1:
                 _openblas("set_num_threads")(_alone[1])
 
 
