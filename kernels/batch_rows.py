@@ -19,7 +19,7 @@ from numba import njit
 
 from tinybilevel.kernels.across_one import SQUARES
 from tinybilevel.kernels.compiling import LEAN
-from tinybilevel.kernels.softmax import aligned
+from tinybilevel.kernels.softmax import aligned, row_length
 from tinybilevel.kernels.tiles import (
     ROWS,
     add_rows_tile,
@@ -62,7 +62,7 @@ class Rows:
     n_classes : int
         C.
     padded : ndarray, optional
-        X in rows of `ld` numbers where it lies so already.
+        X in rows of whole vectors where it lies so already.
     loss : int
         `LOGISTIC` or `SQUARES` of `across_one`, of one score; 0 is softmax.
     targets : ndarray (n,), optional
@@ -89,10 +89,10 @@ class Rows:
             (self.columns,) = _read_only(X.indices.astype(np.int32, copy=False))
             places, starts = X.indices.astype(small) * small(ld), X.indptr.astype(np.int64)
         else:
-            ld = -(-X.shape[1] // vector) * vector
             if padded is None:
-                padded = aligned((len(X), ld), X.dtype)
+                padded = aligned((len(X), row_length(X.shape[1], vector)), X.dtype)
                 padded[:, : X.shape[1]] = X
+            ld = padded.shape[1]
             data, places = padded.reshape(-1), np.empty(0, np.int32)
             starts = np.empty(0, np.int64)
         mean = X.nnz / len(X.indptr) if self.sparse else ld

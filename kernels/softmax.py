@@ -58,6 +58,7 @@ __all__ = [
     "Softmax",
     "aligned",
     "aligned_parts",
+    "row_length",
     "take_chunk",
 ]
 
@@ -204,8 +205,7 @@ class Softmax:
 
     def _lay_along(self, X: Any, vector: int, stride: int, sparse: bool) -> None:
         (n, d), n_classes = X.shape, self.n_classes
-        vectors = -(-d // vector)
-        ld = n_classes if sparse else (vectors + (vectors % _EVEN == 0)) * vector
+        ld = n_classes if sparse else row_length(d, vector)
         # Chunks of whole blocks, blocks of whole tiles.
         long = n_classes * ld > _LONG
         room, shortest = (_BLOCK_LONG, 2 * _SHORTEST) if long else (_BLOCK, _SHORTEST)
@@ -369,6 +369,12 @@ def _skipping_pays(X: Array, n_classes: int, stride: int) -> bool:
 
 def _across_pays(d: int, n_classes: int, itemsize: int) -> bool:
     return n_classes <= 4 or d * d * itemsize < _BLOCK
+
+
+def row_length(d: int, vector: int) -> int:
+    """Return how many numbers a row of d has in memory, in whole vectors."""
+    vectors = -(-d // vector)
+    return (vectors + (vectors % _EVEN == 0)) * vector
 
 
 def _padded(X: Array, ld: int) -> tuple[Array, ...]:

@@ -378,6 +378,22 @@ def test_a_batch_of_more_rows_than_a_block(sparse):
     assert_same(plain, tb.RMD())
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("d", [512, 520])
+def test_rows_that_the_kernels_have_laid_are_read_as_they_lie(d, dtype):
+    """Rows of many whole vectors, as embeddings are, lie with one more between them."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, d)).astype(dtype) / 20, rng.integers(0, 6, 40)
+    loss = tb.SoftmaxRegression(X, y, 6, backend="numba")
+    batches = [rng.integers(0, 40, size) for size in (9, 16, 5)]
+    descent = tb.GradientDescent(loss, 0.3, np.zeros(6 * d, dtype), batches=batches)
+    f = tb.SoftmaxRegression(X, y, 6, weighted=False)
+    plain = tb.BilevelProblem(descent, f, T=3, lam0=rng.random(40).astype(dtype))
+    kernel = tb.compile(plain).loop.kernel
+    assert np.shares_memory(kernel.rows.data[0], loss.body.padded)
+    assert_same(plain, tb.RMD(), 1e-12 if dtype == np.float64 else 1e-5)
+
+
 def test_what_is_not_right_is_explained():
     fast = tb.compile(problem(step_size=1e200))
     with pytest.raises(tb.DivergenceError, match="step size"):
