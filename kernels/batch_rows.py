@@ -19,11 +19,12 @@ from numba import njit
 
 from tinybilevel.kernels.across_one import SQUARES
 from tinybilevel.kernels.compiling import LEAN
-from tinybilevel.kernels.softmax import aligned, row_length
+from tinybilevel.kernels.softmax import ALONE, CHUNKS, DEEP, SHORTEST, aligned, row_length
 from tinybilevel.kernels.tiles import (
     ROWS,
     add_rows_tile,
     dot_rows_tile,
+    fetch,
     lanes,
     row_change,
     row_dot,
@@ -35,7 +36,7 @@ from tinybilevel.kernels.tiles import (
     sparse_scatter,
 )
 
-__all__ = ["Rows", "add_up", "change", "residual", "scores"]
+__all__ = ["Rows", "add_along", "add_up", "change", "residual", "scores"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -44,6 +45,11 @@ _CLASSES, _VECTORS = 5, 4
 _BLOCK = 300_000
 #: Nonzeros of a batch for each column of X from which all columns are updated as fast.
 _FEW = 1.5
+#: Multiply-adds of a product in whose time one nonzero is taken: of a softmax for each class, of
+#: one score, and how many nonzeros a chunk has for each column at least: its sum has all columns.
+_NONZERO, _NONZERO_ALONE, _FILLED = 4, 16, 3
+#: How many rows of nonzeros are on their way from memory.
+_AHEAD = 8
 
 _dot, _dot_class = dot_rows_tile(ROWS, _CLASSES), dot_rows_tile(ROWS, 1)
 _dot_row, _dot_one = dot_rows_tile(1, _CLASSES), dot_rows_tile(1, 1)
@@ -95,8 +101,9 @@ class Rows:
             ld = padded.shape[1]
             data, places = padded.reshape(-1), np.empty(0, np.int32)
             starts = np.empty(0, np.int64)
-        mean = X.nnz / len(X.indptr) if self.sparse else ld
-        block = max(int(_BLOCK / max(mean * X.dtype.itemsize, 1)) // ROWS, 4) * ROWS
+        self._length = X.nnz / max(X.shape[0], 1) if self.sparse else float(ld)  # of a row
+        taken = self._length if self.sparse else min(ld, DEEP * vector)  # of a row at a time
+        block = max(int(_BLOCK / max(taken * X.dtype.itemsize, 1)) // ROWS, 4) * ROWS
         self.sizes = n_classes, ld, self.stride, vector, block, loss, self.room
         targets = np.empty(0) if targets is None else targets
         self.data = _read_only(data, places, starts, targets.astype(X.dtype))
@@ -106,6 +113,24 @@ class Rows:
         self.__dict__.update(state, data=_read_only(*state["data"]))
         if self.sparse:
             (self.columns,) = _read_only(self.columns)
+
+    def work(self, size: int) -> float:
+        """Return what a product with so many rows takes, in multiply-adds of dense rows."""
+        entries = size * self._length * self.n_classes
+        if not self.sparse:
+            return entries
+        return entries * (_NONZERO_ALONE if self.sizes[5] else _NONZERO)
+
+    def chunks(self, size: int) -> tuple[int, int]:
+        """Return in how many chunks to take a batch of so many rows, and for how many threads."""
+        repay = max(int(self.work(size)) // ALONE, 1)
+        if repay == 1:
+            return 1, 1
+        most = size // SHORTEST
+        if self.sparse:
+            most = min(most, int(size * self._length / (_FILLED * self.shape[1])))
+        most = min(CHUNKS, max(most, min(size // ROWS, 2), 1))
+        return 1 << (most.bit_length() - 1), repay  # two threads have as many each
 
     def few_columns(self, index: Array, T: int) -> bool:
         """Return whether T batches, of all rows in `index`, have few nonzeros for d columns."""
@@ -142,6 +167,19 @@ def _read_only(*arrays: Array) -> tuple[Array, ...]:
 
 
 @njit(**LEAN)
+def _fetch(X, index, first):  # type: ignore[no-untyped-def]
+    """Have some sparse rows on their way from memory, but for those that follow another."""
+    data, places, starts, _ = X
+    for i in range(first, min(first + _AHEAD, index.size)):
+        if index[i] != index[i - 1] + 1:
+            begin, end = starts[index[i]], starts[index[i] + 1]
+            for p in range(begin, end, 64 // data.itemsize):
+                fetch(data, p)
+            for p in range(begin, end, 64 // places.itemsize):
+                fetch(places, p)
+
+
+@njit(**LEAN)
 def scores(X, index, W, sizes, S):  # type: ignore[no-untyped-def]
     """S[i, c] = W_c · x_{index[i]}."""
     data, places, starts, _ = X
@@ -150,6 +188,8 @@ def scores(X, index, W, sizes, S):  # type: ignore[no-untyped-def]
     if starts.size and loss:
         # Unsigned: no look at negative indices, which would take as long as the product.
         for i in range(rows):
+            if i % _AHEAD == 0:
+                _fetch(X, index, i + _AHEAD)
             first, last = np.uintp(starts[index[i]]), np.uintp(starts[index[i] + 1])
             total = S.dtype.type(0)
             for p in range(first, last):
@@ -159,24 +199,29 @@ def scores(X, index, W, sizes, S):  # type: ignore[no-untyped-def]
     if starts.size:
         S[: rows * stride] = 0
         for i in range(rows):
+            if i % _AHEAD == 0:
+                _fetch(X, index, i + _AHEAD)
             first, last = starts[index[i]], starts[index[i] + 1]
             for c in range(0, stride, vector):
                 _gather(data, places, first, last, W, c, S, i * stride + c, 0)
         return
-    n = ld // vector
-    tall, wide = rows - rows % ROWS, classes - classes % _CLASSES
-    for i in range(0, tall, ROWS):
-        s = i * stride
+    S[: rows * stride] = 0
+    tall, wide, vectors = rows - rows % ROWS, classes - classes % _CLASSES, ld // vector
+    deep = -(-vectors // max((vectors + DEEP // 2) // DEEP, 1))
+    for v in range(0, vectors, deep):
+        n, j = min(deep, vectors - v), v * vector
         for c in range(0, wide, _CLASSES):
-            _dot(data, index, i, ld, W, c * ld, ld, n, S, s + c, stride)
+            w = c * ld + j
+            for i in range(0, tall, ROWS):
+                _dot(data, index, i, ld, j, W, w, ld, n, S, i * stride + c, stride)
+            for i in range(tall, rows):
+                _dot_row(data, index, i, ld, j, W, w, ld, n, S, i * stride + c, stride)
         for c in range(wide, classes):
-            _dot_class(data, index, i, ld, W, c * ld, ld, n, S, s + c, stride)
-    for i in range(tall, rows):
-        s = i * stride
-        for c in range(0, wide, _CLASSES):
-            _dot_row(data, index, i, ld, W, c * ld, ld, n, S, s + c, stride)
-        for c in range(wide, classes):
-            _dot_one(data, index, i, ld, W, c * ld, ld, n, S, s + c, stride)
+            w = c * ld + j
+            for i in range(0, tall, ROWS):
+                _dot_class(data, index, i, ld, j, W, w, ld, n, S, i * stride + c, stride)
+            for i in range(tall, rows):
+                _dot_one(data, index, i, ld, j, W, w, ld, n, S, i * stride + c, stride)
 
 
 @njit(**LEAN)
@@ -199,15 +244,15 @@ def add_up(X, index, R, sizes, G):  # type: ignore[no-untyped-def]
                 _scatter(data, places, first, last, R, i * stride + c, 0, G, c)
         return
     wide, far = classes - classes % _CLASSES, ld - ld % (_VECTORS * vector)
-    for c in range(0, wide, _CLASSES):
-        for j in range(0, far, _VECTORS * vector):
+    for j in range(0, far, _VECTORS * vector):
+        for c in range(0, wide, _CLASSES):
             _add(R, c, stride, rows, data, index, 0, ld, j, G, c * ld + j, ld)
-        for j in range(far, ld, vector):
-            _add_vector(R, c, stride, rows, data, index, 0, ld, j, G, c * ld + j, ld)
-    for c in range(wide, classes):
-        for j in range(0, far, _VECTORS * vector):
+        for c in range(wide, classes):
             _add_class(R, c, stride, rows, data, index, 0, ld, j, G, c * ld + j, ld)
-        for j in range(far, ld, vector):
+    for j in range(far, ld, vector):
+        for c in range(0, wide, _CLASSES):
+            _add_vector(R, c, stride, rows, data, index, 0, ld, j, G, c * ld + j, ld)
+        for c in range(wide, classes):
             _add_one(R, c, stride, rows, data, index, 0, ld, j, G, c * ld + j, ld)
 
 
@@ -232,24 +277,32 @@ def residual(X, S, index, y, weights, scale, sizes, P):  # type: ignore[no-untyp
 
 
 @njit(**LEAN)
-def change(P, D, index, y, weights, scale, gain, sizes, h):  # type: ignore[no-untyped-def]
-    """Turn scores D along V into s θ_i P ∘ (D − mean); h_i += gain ∇ℓ_i·V where h has room."""
+def change(P, D, index, y, weights, scale, sizes, along):  # type: ignore[no-untyped-def]
+    """Turn scores D along V into s θ_i P ∘ (D − mean), and write ∇ℓ_i·V where there is room."""
     classes, _, stride, _, _, loss, _ = sizes
     if loss:
         for i in range(index.size):
-            at, along = index[i], D[i]
-            if h.size:
-                h[at] += gain * (P[2 * i] * along)
+            at, score = index[i], D[i]
+            if along.size:
+                along[i] = P[2 * i] * score
             weight = scale * (weights[at] if weights.size > 1 else weights[0])
-            D[i] = weight * P[2 * i + 1] * along
+            D[i] = weight * P[2 * i + 1] * score
         return
     for i in range(index.size):
         row, at = i * stride, index[i]
         mean = row_dot(P, row, D, row, classes)
-        if h.size:
-            h[at] += gain * (mean - D[row + y[at]])
+        if along.size:
+            along[i] = mean - D[row + y[at]]
         weight = scale * (weights[at] if weights.size > 1 else weights[0])
         row_change(D, row, P, row, D, row, classes, weight, mean)
+
+
+@njit(**LEAN)
+def add_along(h, index, gain, along):  # type: ignore[no-untyped-def]
+    """h_i += gain ∇ℓ_i·V, where h has room: an example may be in a batch twice."""
+    if h.size:
+        for i in range(index.size):
+            h[index[i]] += gain * along[i]
 
 
 @njit(**LEAN)

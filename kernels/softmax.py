@@ -51,10 +51,14 @@ from tinybilevel.kernels.tiles import (
 from tinybilevel.kernels.workspace import FRESH, Workspace
 
 __all__ = [
+    "ALONE",
+    "CHUNKS",
+    "DEEP",
     "GRAD",
     "GRAD_VJP",
     "KEPT_VJP",
     "LOSSES",
+    "SHORTEST",
     "Softmax",
     "aligned",
     "aligned_parts",
@@ -64,7 +68,7 @@ __all__ = [
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_CHUNKS = 8
+CHUNKS = 8
 #: Bytes of X that a block may take, well below the second-level cache of a core.
 _BLOCK = 300_000
 #: The same where w does not stay in cache, which each block goes through.
@@ -76,19 +80,19 @@ _NEAREST = 40_000
 #: Rows of a block of nonzeros: many, since each block goes through all columns.
 _SPARSE_ROWS, _MOST_SPARSE_ROWS = 640, 4_000
 #: Vectors of features that are taken at a time: five rows of W stay in the cache nearest to a core.
-_DEEP = 64
+DEEP = 64
 #: Rows of whole vectors whose number is a multiple of this would lie in few of a cache's sets.
 _EVEN = 16
 #: Rows of a chunk, at least: its sum is made and added in the time of some rows, of twice as many
 #: where it is so long that it does not stay in cache.
-_SHORTEST, _LONG = 64, 100_000
+SHORTEST, _LONG = 64, 100_000
 _CLASSES = 5
 _VECTORS = 4
 #: Rows of a chunk that has its own sum, at least.
 _FEW = 256
 #: Multiply-adds of a product for each thread, at least: to wake one, and to look out for it, would
 #: cost as much as fewer take.
-_ALONE = 500_000
+ALONE = 500_000
 #: Nonzeros of a chunk for each column, at least, but where a second thread repays.
 _FILLED = 12
 #: Adjacent columns that are taken together where nonzeros mostly have neighbours.
@@ -154,7 +158,7 @@ class Softmax:
         self._as_free = threads is None
         if threads is None:
             scores = 1 if across and n_classes == 2 else n_classes
-            repay = max(self.X[0].size * scores // _ALONE, 1)
+            repay = max(self.X[0].size * scores // ALONE, 1)
             threads = min(cores(), self.chunks, repay)
         self.threads = threads  # at most
         self._buffers: tuple[Array, ...] | None = None
@@ -187,8 +191,8 @@ class Softmax:
 
     def _most_chunks(self, vector: int) -> int:
         n, d = self.shape
-        few = n * d * self.n_classes < _ALONE
-        return 1 if few else min(_CHUNKS, -(-n // (_FEW // vector * vector)))
+        few = n * d * self.n_classes < ALONE
+        return 1 if few else min(CHUNKS, -(-n // (_FEW // vector * vector)))
 
     def _lay_blocks(
         self, X: Array, loss: int, kept: int, vector: int, blocks: int, block: int, features: int
@@ -208,13 +212,13 @@ class Softmax:
         ld = n_classes if sparse else row_length(d, vector)
         # Chunks of whole blocks, blocks of whole tiles.
         long = n_classes * ld > _LONG
-        room, shortest = (_BLOCK_LONG, 2 * _SHORTEST) if long else (_BLOCK, _SHORTEST)
-        most = max(room // (min(ld, _DEEP * vector) * X.dtype.itemsize), _SHORTEST)
-        chunks = min(_CHUNKS, -(-n // shortest))
+        room, shortest = (_BLOCK_LONG, 2 * SHORTEST) if long else (_BLOCK, SHORTEST)
+        most = max(room // (min(ld, DEEP * vector) * X.dtype.itemsize), SHORTEST)
+        chunks = min(CHUNKS, -(-n // shortest))
         if sparse:
             # A chunk's sum has all columns, whatever few nonzeros it adds up.
             nonzeros = np.count_nonzero(X) if isinstance(X, np.ndarray) else X.nnz
-            repay = 2 if nonzeros * n_classes >= 2 * _ALONE else 1
+            repay = 2 if nonzeros * n_classes >= 2 * ALONE else 1
             chunks = min(chunks, max(nonzeros // (_FILLED * d), repay))
             rows = 2 * _FILLED * d * n // max(nonzeros, 1)  # of a block with so many in a column
             most = max(min(rows, _MOST_SPARSE_ROWS), _SPARSE_ROWS)
@@ -481,7 +485,7 @@ def _scores(X, b, first, rows, W, sizes, S):  # type: ignore[no-untyped-def]
     S[: rows * stride] = 0
     tall, wide = rows - rows % ROWS, classes - classes % _CLASSES
     vectors = ld // vector
-    deep = -(-vectors // max((vectors + _DEEP // 2) // _DEEP, 1))
+    deep = -(-vectors // max((vectors + DEEP // 2) // DEEP, 1))
     for v in range(0, vectors, deep):
         n, j = min(deep, vectors - v), v * vector
         x = first * ld + j

@@ -1,16 +1,8 @@
 """T steps on softmax regression with L2 penalties, and K back, on threads.
 
 g = s Σ_i θ_i ℓ_i(W) + Σ_j ρ_j w_j², by any algorithm of `updates`, whose state has buffers too.
-From one step to the next nobody returns to the interpreter. States lie as the kernels read them,
-and a step is one pass over the data.
-
-The work is a queue of tickets, numbered. A step has a ticket for each chunk of rows and then one
-for each piece of w, and a ticket is there to be taken once all tickets of what came before are
-done. So whoever is there takes the next one, and nobody waits for a thread that has not come.
-
-Nor for one that has lost its core to another process in the middle of a chunk: whoever has waited
-for it too long does that chunk as well. Each thread has a row for the sum of every chunk, and the
-first to be done says where it is; the sum is the same, and what the late one brings is left.
+From one step to the next nobody returns to the interpreter: threads take `tickets`. States lie as
+the kernels read them, and a step is one pass over the data.
 """
 
 from __future__ import annotations
@@ -22,7 +14,7 @@ from numba import njit
 
 from tinybilevel.kernels.compiling import LEAN
 from tinybilevel.kernels.moves import restless, watch
-from tinybilevel.kernels.pool import LOOKS, core, part, pool, rest, wait
+from tinybilevel.kernels.pool import LOOKS
 from tinybilevel.kernels.softmax import (
     GRAD,
     GRAD_VJP,
@@ -31,7 +23,8 @@ from tinybilevel.kernels.softmax import (
     aligned_parts,
     take_chunk,
 )
-from tinybilevel.kernels.tiles import count_up, swap
+from tinybilevel.kernels.tickets import FEW, PIECES, STRETCH, hand_in, next_ticket, work_off
+from tinybilevel.kernels.tiles import count_up
 from tinybilevel.kernels.updates import (
     BUFFERS,
     NESTEROV,
@@ -49,10 +42,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Bytes of softmaxes that are kept without being asked for.
 _FREE = 8_000_000
-#: Pieces of w, of which each is one thread's at a time; a w of fewer entries is one piece.
-_PIECES, _FEW = 4, 2_000
-#: Entries of w that are taken at a time, at least: what is made of them stays in cache.
-_STRETCH = 2_048
 
 
 _REUSED = Workspace(keep=False, reuse=True)
@@ -101,7 +90,7 @@ class SoftmaxLoop:
         # Looks for some two chunks' time.
         self.patience = max(lower.X[0].size // lower.chunks // 8, LOOKS)
         self.scale = lower.dtype.type(scale)
-        self.pieces = _PIECES if lower.n_classes * lower.shape[1] >= _FEW else 1
+        self.pieces = PIECES if lower.n_classes * lower.shape[1] >= FEW else 1
 
     def alone(self) -> SoftmaxLoop:
         """Return the same loop on the calling thread, with the same data."""
@@ -209,68 +198,10 @@ class Run:
     def go(self, work: Any, steps: int, *arrays: Any) -> None:
         """Have all threads work off the tickets of so many steps."""
         loop, lower = self.loop, self.loop.lower
-        chunks = lower.chunks
-        # The next ticket, how many are done, the next thread's scratch, and −1 for each at work.
-        counter = np.zeros(4, np.int64)
-        # How often each step's chunks are done, and where among the sums the step's chunks are.
-        done, places = np.zeros(steps * chunks, np.int64), np.zeros(chunks, np.int64)
-        cores = np.zeros((lower.threads, 2), np.int64)
-        cores[:, 0] = -1
-        queue = counter, steps, done, places, cores, loop.pieces
         data = lower.X, lower.y, lower.sizes, lower.layout, self.weights, loop.scale, self.penalty
         rule = loop.kind, loop.numbers, self.each
-        args = (queue, loop.patience, data, rule, self._scratch, self._sums, *arrays)
-        pool.share(lower.helpers(), work, args)
-        work(*args)
-        # The late ones too, who write to what is ours.
-        wait(counter[2:], 0)
-
-
-@njit(**LEAN)
-def _next(queue, patience, me):  # type: ignore[no-untyped-def]
-    """Wait for the next ticket and take it; return its step, or −1 if none is left, and which.
-
-    After so many looks, return a chunk that another thread is at.
-    """
-    counter, steps, done, places, cores, pieces = queue
-    chunks = places.size
-    each, looks = chunks + pieces, 0
-    if len(cores) == 1:  # nobody to wait for
-        k = counter[0]
-        counter[0] += 1
-        return (k // each, k % each) if k < steps * each else (-1, 0)
-    cores[me, 0] = core()
-    while True:
-        k = count_up(counter, 0, 0)
-        step, which = k // each, k % each
-        if step >= steps:
-            return -1, 0
-        if count_up(counter, 1, 0) >= step * each + (chunks if which >= chunks else 0):
-            if swap(counter, 0, k, k + 1):
-                return step, which
-            continue
-        looks += 1
-        if looks < patience:
-            continue
-        part(cores, me)
-        if which >= chunks:
-            for late in range(chunks):
-                if count_up(done, step * chunks + late, 0) == 0:
-                    return step, late
-        else:
-            # Whoever is to write a piece may need this core. Not above, where the scheduler would
-            # bring all threads to a core that has nothing to do for a moment, and leave them there.
-            rest()
-
-
-@njit(**LEAN)
-def _hand_in(queue, step, which, place):  # type: ignore[no-untyped-def]
-    """Say where the sum of a chunk lies; return False if another thread has done so."""
-    _, _, done, places, _, _ = queue
-    if count_up(done, step * places.size + which, 1):
-        return False
-    places[which] = place
-    return True
+        sizes = lower.threads, lower.helpers(), steps, lower.chunks, loop.pieces, loop.patience
+        work_off(work, *sizes, data, rule, self._scratch, self._sums, *arrays)
 
 
 @njit(**LEAN)
@@ -278,7 +209,7 @@ def _piece(piece, pieces, layout):  # type: ignore[no-untyped-def]
     """Return which rows of w a piece has, first and last, and how many to take at a time."""
     each = -(-layout[0] // pieces)
     first = min(piece * each, layout[0])
-    return first, min(first + each, layout[0]), max(_STRETCH // layout[2], 1)
+    return first, min(first + each, layout[0]), max(STRETCH // layout[2], 1)
 
 
 @njit(**LEAN)
@@ -331,7 +262,7 @@ def _descend(  # type: ignore[no-untyped-def]
     chunks, me, rows = places.size, count_up(counter, 2, 1), len(ring)
     count_up(counter, 3, -1)
     while True:
-        t, which = _next(queue, patience, me)
+        t, which = next_ticket(queue, patience, me)
         if t < 0:
             break
         at, nowhere, k = (T - t) % rows, theta[:0], T - 1 - t
@@ -341,7 +272,7 @@ def _descend(  # type: ignore[no-untyped-def]
             P = kept[k] if k < len(kept) else nowhere
             mine, G = scratch[me], sums[place]
             take_chunk(which, GRAD, X, y, theta, w, w, mine, G, nowhere, P, sizes, t % 2)
-            if not _hand_in(queue, t, which, place):
+            if not hand_in(queue, t, which, place):
                 continue
         else:
             first, last, several = _piece(which - chunks, pieces, layout)
@@ -389,7 +320,7 @@ def _ascend(  # type: ignore[no-untyped-def]
     D, mine = D[me], scratch[me]
     _, _, _, _, blocks, block, _ = sizes
     while True:
-        k, which = _next(queue, patience, me)
+        k, which = next_ticket(queue, patience, me)
         if k < 0:
             break
         w, nowhere = points[k + 1] if len(points) else ring[k + 1, 0], theta[:0]
@@ -400,7 +331,7 @@ def _ascend(  # type: ignore[no-untyped-def]
                 take_chunk(which, KEPT_VJP, X, y, theta, u, u, mine, G, D, kept[k], sizes, k % 2)
             else:
                 take_chunk(which, GRAD_VJP, X, y, theta, w, u, mine, G, D, nowhere, sizes, k % 2)
-            if not _hand_in(queue, k, which, place):
+            if not hand_in(queue, k, which, place):
                 continue
             first = which * blocks * block
             for i in range(first, min(first + blocks * block, h.size)):

@@ -33,6 +33,7 @@ __all__ = [
     "dot_rows_tile",
     "dot_tile",
     "exps",
+    "fetch",
     "fold",
     "gather_tile",
     "lanes",
@@ -134,30 +135,34 @@ def add_tile(vectors: int, classes: int) -> Callable[..., None]:
 
 
 def dot_rows_tile(rows: int, classes: int) -> Callable[..., None]:
-    """Make S[s + i·lds + c] = Σ_j X[index[k + i]·ldx + j] W[w + c·ldw + j], j over n vectors."""
+    """Make S[s + i·lds + c] += Σ_j X[index[k + i]·ldx + x + j] W[w + c·ldw + j].
+
+    j goes over n vectors.
+    """
 
     @intrinsic
-    def dot(context, X, index, k, ldx, W, w, ldw, n, S, s, lds):  # type: ignore[no-untyped-def]
+    def dot(context, X, index, k, ldx, x, W, w, ldw, n, S, s, lds):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
             emit = _Emitter(context, builder, signature)
-            X, index, k, ldx, W, w, ldw, n, S, s, lds = args
+            X, index, k, ldx, x, W, w, ldw, n, S, s, lds = args
             places = [emit.index(1, index, emit.at(k, emit.integer(i))) for i in range(rows)]
-            starts = [builder.mul(place, ldx) for place in places]
+            starts = [emit.at(x, builder.mul(place, ldx)) for place in places]
             sums = [[emit.variable(emit.zero) for _ in range(classes)] for _ in range(rows)]
             with cgutils.for_range(builder, n) as loop:
                 j = builder.mul(loop.index, emit.integer(emit.lanes))
                 xs = [emit.load(0, X, emit.at(start, j)) for start in starts]
                 for c in range(classes):
-                    W_c = emit.load(4, W, emit.at(w, j, (c, ldw)))
+                    W_c = emit.load(5, W, emit.at(w, j, (c, ldw)))
                     for i in range(rows):
                         emit.add_product(sums[i][c], xs[i], W_c)
             for i in range(rows):
                 for c in range(classes):
-                    place = emit.scalar(8, S, emit.at(s, emit.integer(c), (i, lds)))
-                    builder.store(emit.total(builder.load(sums[i][c])), place)
+                    place = emit.scalar(9, S, emit.at(s, emit.integer(c), (i, lds)))
+                    total = emit.total(builder.load(sums[i][c]))
+                    builder.store(builder.fadd(total, builder.load(place)), place)
             return context.get_dummy_value()
 
-        return types.void(X, index, *_INTS[:2], W, *_INTS, S, *_INTS[:2]), generate
+        return types.void(X, index, *_INTS, W, *_INTS, S, *_INTS[:2]), generate
 
     return dot
 
@@ -556,6 +561,18 @@ def swap(context, counter, k, old, new):  # type: ignore[no-untyped-def]
         return builder.extract_value(builder.cmpxchg(place, old, new, "seq_cst"), 1)
 
     return types.boolean(counter, types.intp, types.int64, types.int64), generate
+
+
+@intrinsic
+def fetch(context, x, k):  # type: ignore[no-untyped-def]
+    """Have the cache line of x[k] come into the nearest cache."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = _Emitter(context, builder, signature)
+        emit.prefetch(0, *args)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp), generate
 
 
 class _Emitter:

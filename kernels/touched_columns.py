@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tinybilevel.kernels.batch_rows import Rows, add_up, change, residual, scores
+from tinybilevel.kernels.batch_rows import Rows, add_along, add_up, change, residual, scores
 from tinybilevel.kernels.minibatch_loop import Back, Batches, Numbers
 from tinybilevel.kernels.softmax import aligned
 from tinybilevel.kernels.tiles import row_dot, row_keep
@@ -56,6 +56,10 @@ class TouchedColumns:
         #: Columns that each step meets, at most.
         self.most = np.minimum(np.diff(lengths), rows.shape[1])
 
+    def alone(self) -> TouchedColumns:
+        """Return this loop: it is one thread's work."""
+        return self
+
     def forward(self, state: Array, numbers: Numbers, K: int) -> tuple[Array, Run]:
         """Return w_T, (1, C·d), and what `backward` needs.
 
@@ -73,8 +77,9 @@ class TouchedColumns:
         """
         ridge = np.zeros(self.rows.shape[1] * self.learns_ridge)
         alphas, squares = self.rows.spread(alpha), np.zeros(len(run.kept))
-        _backward(*run.arguments, run.kept, alphas[0], h, squares, ridge, *run.log)
         dtype = self.rows.dtype
+        found = np.empty(self.batches.largest if h.size else 0, dtype)
+        _backward(*run.arguments, run.kept, alphas[0], h, found, squares, ridge, *run.log)
         none = np.empty((0, alpha.size), dtype)
         return Back(self.rows.gather(alphas), squares, none, ridge.astype(dtype))
 
@@ -236,6 +241,7 @@ def _backward(  # type: ignore[no-untyped-def]
     kept,
     alpha,
     h,
+    found,
     squares,
     ridge_along,
     log,
@@ -274,7 +280,8 @@ def _backward(  # type: ignore[no-untyped-def]
             before, s = s, _shrink_all(alpha, s, 1 - gamma * ridge[0])
             if s == 1:
                 column_squares *= (before * (1 - gamma * ridge[0])) ** 2
-        change(kept[k], S, rows, y, theta, number(gain / s), number(gain), sizes, h)
+        change(kept[k], S, rows, y, theta, number(gain / s), sizes, found)
+        add_along(h, rows, number(gain), found)
         if not one:
             for j in range(d):
                 factor = 1 - gamma * ridge[j]

@@ -354,15 +354,19 @@ def test_what_the_loop_leaves_to_the_plain_code():
     np.testing.assert_array_equal(tb.RMD()(copy).grad, tb.RMD()(fast).grad)
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_batches_that_the_plain_code_shares_among_threads_are_left_to_it(monkeypatch, count):
-    monkeypatch.setattr("tinybilevel.kernels.threads.threads", lambda: count)
-    loss = tb.SoftmaxRegression(np.ones((2000, 400), np.float32), np.zeros(2000, int), 10)
-    for size, left in ((2000, count > 1), (1990, False)):
-        start, batches = np.zeros(4000, np.float32), [np.arange(3), np.arange(size)]
+def test_large_batches_are_shared_among_threads_and_small_ones_are_not(monkeypatch):
+    monkeypatch.setattr("tinybilevel.kernels.minibatch_loop.cores", lambda: 3)
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((1500, 400)).astype(np.float32), rng.integers(0, 10, 1500)
+    loss = tb.SoftmaxRegression(X / 20, y, 10)
+    f = tb.SoftmaxRegression(X[:50] / 20, y[:50], 10, weighted=False)
+    for size, threads in ((1500, 3), (250, 2), (100, 1)):
+        batches = [rng.integers(0, 1500, rows) for rows in (3, size, size)]
+        start = np.zeros(4000, np.float32)
         descent = tb.GradientDescent(loss, 0.1, start, batches=batches)
-        plain = tb.BilevelProblem(descent, loss, T=2)
-        assert (tb.compile(plain) is plain) == left
+        plain = tb.BilevelProblem(descent, f, T=3, lam0=np.ones(1500, np.float32))
+        assert tb.compile(plain).loop.kernel.threads == threads
+        assert_same(plain, tb.RMD(), 1e-4)
 
 
 @pytest.mark.parametrize("sparse", [False, True])

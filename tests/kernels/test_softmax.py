@@ -202,7 +202,7 @@ def test_few_nonzeros_in_many_columns_come_in_few_chunks_of_long_blocks(
     density, chunks, monkeypatch
 ):
     # A second thread repays from half of the second density on.
-    monkeypatch.setattr(module, "_ALONE", 1500 * 400 * 3 // 2 * 0.005)
+    monkeypatch.setattr(module, "ALONE", 1500 * 400 * 3 // 2 * 0.005)
     X, y, weights, W, V = case(1500, 400, 3, density=density)
     kernel = Softmax(csr_array(X), y, 3)
     assert kernel.chunks == chunks

@@ -17,7 +17,7 @@ pytest.importorskip("numba")
 
 from tinybilevel.kernels import softmax_loop
 from tinybilevel.kernels.pool import LOOKS, count_shared, pool
-from tinybilevel.kernels.softmax_loop import _hand_in, _next
+from tinybilevel.kernels.tickets import hand_in, next_ticket
 
 
 @pytest.fixture(autouse=True)
@@ -197,13 +197,13 @@ def test_a_chunk_whose_thread_does_not_come_back_is_done_by_another(monkeypatch)
         queue = args[0]
         counter, steps, _, places, _, pieces = queue
         counter[3] -= 1
-        assert _next(queue, LOOKS, 1) == (0, 0)
+        assert next_ticket(queue, LOOKS, 1) == (0, 0)
 
         def come_back():
             deadline = time.monotonic() + 5
             while counter[0] < steps * (places.size + pieces) and time.monotonic() < deadline:
                 time.sleep(0.001)
-            overtaken.append(not _hand_in(queue, 0, 0, places.size))
+            overtaken.append(not hand_in(queue, 0, 0, places.size))
             if not overtaken[-1]:
                 count_shared(counter[1:])
             count_shared(counter[3:])

@@ -72,7 +72,7 @@ def test_any_number_of_features(d, kind):
 @pytest.mark.parametrize("nearest", [0, 40_000])
 def test_many_blocks_of_a_chunk_of_either_width(nearest, kind, monkeypatch):
     monkeypatch.setattr(softmax, "_NEAREST", nearest)
-    monkeypatch.setattr(softmax, "_ALONE", 1)
+    monkeypatch.setattr(softmax, "ALONE", 1)
     make, *rest = case(kind, 3000, 7)
     body = make(backend="numba").body
     assert body.chunks > 1

@@ -107,7 +107,9 @@ class AdaptationOnHost(HostLoop):
     """See `tinybilevel.kernels.adaptation`."""
 
     fixed_start = False
-    one_thread = True
+
+    def alone(self) -> AdaptationOnHost:
+        return self
 
     def run(
         self, problem: BilevelProblem, lam: Any, K: int, start: bool = False

@@ -68,8 +68,8 @@ def compile(problem: BilevelProblem) -> BilevelProblem:
       `AdamTransition`, a `ProximalGradient` and a learned coefficient K gradients: `cost` says so.
       The softmax of the last K steps is kept too where it is no larger than w, uncounted.
     - The same three on minibatches, by any transition of tinybilevel: the rows of each batch are
-      read where they lie, on one thread. `minimize` gives each outer update its batches. Sparse
-      data of one score go the same way, whole data too.
+      read where they lie, by threads where a batch is large. `minimize` gives each outer update
+      its batches. Sparse data of one score go the same way, whole data too.
     - `problems.task_interaction`, by the Gram matrix of its training examples: one product with it
       where X takes two forward and three back. With more examples than twice the features it comes
       back as it is.

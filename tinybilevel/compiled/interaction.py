@@ -96,7 +96,8 @@ def interaction(
 class InteractionOnHost(HostLoop):
     """See `tinybilevel.kernels.coupled_softmax`."""
 
-    one_thread = True
+    def alone(self) -> InteractionOnHost:
+        return self
 
     def run(
         self, problem: BilevelProblem, lam: Any, K: int, start: bool = False

@@ -47,8 +47,6 @@ class Loop:
 
     #: Whether w_0 is an array, so that there is no B_0 α_0.
     fixed_start = True
-    #: Whether `run` keeps to the calling thread, so that another may run beside it.
-    one_thread = False
 
     def runs(self, problem: BilevelProblem) -> bool:
         """Return whether this is still the problem that was compiled."""
@@ -56,6 +54,10 @@ class Loop:
             getattr(self, n) is getattr(problem, n) for n in ("transition", "upper", "hyper_map")
         )
         return all(same) and self.T == problem.T
+
+    def alone(self) -> Loop | None:
+        """Return a loop whose `run` keeps to the calling thread, so that others run beside it."""
+        return None
 
     def following(self, transition: Transition) -> Loop:
         """Return the loop of the same problem with the batches of another outer update.

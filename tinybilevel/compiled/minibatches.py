@@ -24,10 +24,6 @@ from tinybilevel.transitions import GradientDescent, Transition
 
 __all__ = ["MinibatchesOnHost", "minibatches"]
 
-#: Multiply-adds of a product with a batch that the plain code shares among threads; the loop has
-#: one, which takes a third to two thirds of its time on one.
-_LARGE = 8_000_000
-
 
 def minibatches(problem: BilevelProblem, descent: Any) -> tuple[Any, Any]:
     """Return the loop and its kernel.
@@ -47,15 +43,11 @@ def minibatches(problem: BilevelProblem, descent: Any) -> tuple[Any, Any]:
     from tinybilevel.kernels import one_score
     from tinybilevel.kernels.batch_rows import Rows
     from tinybilevel.kernels.softmax import Softmax
-    from tinybilevel.kernels.threads import threads
 
     loss = lower.loss
     softmax = isinstance(loss, SoftmaxRegression)
     n_classes = loss.n_classes if softmax else 1
-    entries = loss.X.size / len(loss.y)  # of a row; of a sparse one those that are not zero
-    most = max(map(len, (descent.batches or ())[: problem.T]), default=1)
-    shared = most * entries * n_classes >= _LARGE and threads() > 1
-    if shared or not of_one_dtype(descent, loss.dtype):
+    if not of_one_dtype(descent, loss.dtype):
         raise TooLarge
     if softmax:
         padded = loss.body.padded if isinstance(loss.body, Softmax) else None
@@ -121,7 +113,9 @@ class MinibatchesOnHost(HostLoop):
     rule: Algorithm
 
     fixed_start = False
-    one_thread = True
+
+    def alone(self) -> MinibatchesOnHost:
+        return replace(self, kernel=self.kernel.alone())
 
     def following(self, transition: Transition) -> Loop:
         kernel = self.data.loop(transition, self.rule)

@@ -87,7 +87,14 @@ class CompiledProblem(BilevelProblem):
         self, method: Method, lams: Array, problems: Sequence[BilevelProblem]
     ) -> tuple[Array, Array] | None:
         """Return values and hypergradients by a call on a thread each, or None without loops."""
-        if not all(isinstance(p, CompiledProblem) and p.loop.one_thread for p in problems):
-            return None
-        results = together([partial(method, *of) for of in zip(problems, lams, strict=True)])
+        if len(lams) == 1:
+            return None  # with all threads
+        calls = []
+        for problem, lam in zip(problems, lams, strict=True):
+            if not isinstance(problem, CompiledProblem):
+                return None
+            if (loop := problem.loop.alone()) is None:
+                return None
+            calls.append(partial(method, replace(problem, loop=loop), lam))
+        results = together(calls)
         return np.array([r.value for r in results]), np.stack([r.grad for r in results])
