@@ -107,16 +107,18 @@ def jax_form(plain: tb.BilevelProblem, rho: Any, K: int) -> Callable[[], np.ndar
     return lambda: np.asarray(run(lam, X, X_val).block_until_ready())
 
 
-def best(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
+def best(calls: dict[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, float]:
     """Return the least time of each, in ms, of the processor on one thread; they take turns."""
-    clock = time.process_time if threads() == 1 else time.perf_counter
+    alone = threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     for call in calls.values():
         call()
     least = dict.fromkeys(calls, np.inf)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, call in calls.items():
-            time.sleep(PAUSE)
-            call()  # a thread that slept has to be woken
+            if not alone:
+                time.sleep(PAUSE)
+                call()  # a thread that slept has to be woken
             start = clock()
             call()
             least[name] = min(least[name], 1e3 * (clock() - start))

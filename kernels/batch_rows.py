@@ -19,7 +19,7 @@ from numba import njit
 
 from tinybilevel.kernels.across_one import SQUARES
 from tinybilevel.kernels.compiling import LEAN
-from tinybilevel.kernels.softmax import ALONE, CHUNKS, DEEP, SHORTEST, aligned, row_length
+from tinybilevel.kernels.softmax import ALONE, CHUNKS, DEEP, LONG, SHORTEST, aligned, row_length
 from tinybilevel.kernels.tiles import (
     ROWS,
     add_rows_tile,
@@ -43,6 +43,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _CLASSES, _VECTORS = 5, 4
 #: Bytes of X that a block of rows may take, well below the second-level cache of a core.
 _BLOCK = 300_000
+#: The same where W does not stay in cache, through which each block goes.
+_BLOCK_LONG = 450_000
 #: Nonzeros of a batch for each column of X from which all columns are updated as fast.
 _FEW = 1.5
 #: Multiply-adds of a product in whose time one nonzero is taken: of a softmax for each class, of
@@ -103,7 +105,8 @@ class Rows:
             starts = np.empty(0, np.int64)
         self._length = X.nnz / max(X.shape[0], 1) if self.sparse else float(ld)  # of a row
         taken = self._length if self.sparse else min(ld, DEEP * vector)  # of a row at a time
-        block = max(int(_BLOCK / max(taken * X.dtype.itemsize, 1)) // ROWS, 4) * ROWS
+        room = _BLOCK_LONG if not self.sparse and n_classes * ld > LONG else _BLOCK
+        block = max(int(room / max(taken * X.dtype.itemsize, 1)) // ROWS, 4) * ROWS
         self.sizes = n_classes, ld, self.stride, vector, block, loss, self.room
         targets = np.empty(0) if targets is None else targets
         self.data = _read_only(data, places, starts, targets.astype(X.dtype))

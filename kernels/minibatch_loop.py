@@ -204,7 +204,7 @@ class Run:
         rows, batches, b = loop.rows, loop.batches, BUFFERS[loop.kind]
         self.loop, self.numbers, self.K = loop, numbers, K
         states = max(K, 1) + 1 if loop.looks_back else 2
-        block = min(batches.largest, rows.sizes[4])
+        block = min(batches.largest, 3 * rows.sizes[4] // 2) + ROWS
         shapes = (
             (states, 1 + b, rows.width),
             (states * (loop.kind == NESTEROV), rows.width),
@@ -259,6 +259,13 @@ def _share(which, chunks, rows):  # type: ignore[no-untyped-def]
 
 
 @njit(**LEAN)
+def _block(rows, about):  # type: ignore[no-untyped-def]
+    """Return how many rows to take at a time, `about` so many or half as many again, all alike."""
+    blocks = max((rows + about // 2) // about, 1)
+    return max(-(-rows // (blocks * ROWS)) * ROWS, ROWS)
+
+
+@njit(**LEAN)
 def _begin(which, ridge, w, total):  # type: ignore[no-untyped-def]
     """Begin a chunk's sum: the first has what the penalty adds."""
     if which:
@@ -306,8 +313,9 @@ def _forward(  # type: ignore[no-untyped-def]
             total = g if chunks == 1 else sums[place]
             _begin(which, ridge, w, total)
             first, last = _share(which, chunks, rows.size)
-            for i in range(first, last, block):
-                some = rows[i : min(i + block, last)]
+            taken = _block(last - first, block)
+            for i in range(first, last, taken):
+                some = rows[i : min(i + taken, last)]
                 P = kept[k, i * room :] if k < len(kept) else S[:0]
                 scores(X, some, w, sizes, S)
                 residual(X, S, some, y, theta, scales[t], sizes, P)
@@ -370,8 +378,9 @@ def _backward(  # type: ignore[no-untyped-def]
             total = Hu if chunks == 1 else sums[place]
             _begin(which, ridge, u, total)
             first, last = _share(which, chunks, rows.size)
-            for i in range(first, last, block):
-                end = min(i + block, last)
+            taken = _block(last - first, block)
+            for i in range(first, last, taken):
+                end = min(i + taken, last)
                 some = rows[i:end]
                 scores(X, some, u, sizes, S)
                 change(kept[k, i * room :], S, some, y, theta, scales[t], sizes, mine[i:end])

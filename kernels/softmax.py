@@ -57,6 +57,7 @@ __all__ = [
     "GRAD",
     "GRAD_VJP",
     "KEPT_VJP",
+    "LONG",
     "LOSSES",
     "SHORTEST",
     "Softmax",
@@ -85,7 +86,7 @@ DEEP = 64
 _EVEN = 16
 #: Rows of a chunk, at least: its sum is made and added in the time of some rows, of twice as many
 #: where it is so long that it does not stay in cache.
-SHORTEST, _LONG = 64, 100_000
+SHORTEST, LONG = 64, 100_000
 _CLASSES = 5
 _VECTORS = 4
 #: Rows of a chunk that has its own sum, at least.
@@ -211,7 +212,7 @@ class Softmax:
         (n, d), n_classes = X.shape, self.n_classes
         ld = n_classes if sparse else row_length(d, vector)
         # Chunks of whole blocks, blocks of whole tiles.
-        long = n_classes * ld > _LONG
+        long = n_classes * ld > LONG
         room, shortest = (_BLOCK_LONG, 2 * SHORTEST) if long else (_BLOCK, SHORTEST)
         most = max(room // (min(ld, DEEP * vector) * X.dtype.itemsize), SHORTEST)
         chunks = min(CHUNKS, -(-n // shortest))

@@ -25,6 +25,7 @@ __all__ = [
     "block_sums",
     "bound",
     "cast",
+    "dot",
     "entries",
     "group_sums",
     "like",
@@ -38,6 +39,8 @@ __all__ = [
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
+#: Entries of vectors whose product OpenBLAS leaves to the calling thread.
+_SHORT = 10_000
 #: The dtypes that are taken.
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -45,6 +48,15 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 def promote(*arrays: Any) -> np.dtype[Any]:
     """Return the dtype that NumPy's rules give a mix of arrays and dtypes, leaving out None."""
     return np.result_type(*(a for a in arrays if a is not None))
+
+
+def dot(u: Array, v: Array) -> Any:
+    """Return u·v, (M,) each; on the host always by the calling thread.
+
+    Of longer vectors BLAS gives each of its threads a part, and OpenBLAS's then look out for more
+    work for a tenth of a second, on the cores that whatever comes next is to have.
+    """
+    return u @ v if on_device(u) or u.size <= _SHORT else np.einsum("i,i", u, v)
 
 
 def on_device(x: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import FLOATS, bound
+from tinybilevel.arrays.backend import FLOATS, bound, dot
 from tinybilevel.compiled.forms import TooLarge
 from tinybilevel.compiled.loops import HostLoop, Loop
 from tinybilevel.engine.dynamics import Cost
@@ -132,7 +132,7 @@ class AdaptationOnHost(HostLoop):
             h[found.c] += back.c + back.alpha if start else back.c
             h[found.rho] += theta.dtype.type(found.pull) * back.rho
             h[found.gamma] += back.gamma
-            norms = np.sqrt(np.append(alpha @ alpha, back.squares)).astype(float)
+            norms = np.sqrt(np.append(dot(alpha, alpha), back.squares)).astype(float)
             grad = phi.vjp(lam, h).copy()
         if not all(bool(np.isfinite(part).all()) for part in (value, grad, w)):
             return None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.backend import Array, dot
 from tinybilevel.compiled.forms import TooLarge
 from tinybilevel.compiled.loops import HostLoop, Loop
 from tinybilevel.methods.hypergradient import Hypergradient
@@ -112,5 +112,5 @@ class InteractionOnHost(HostLoop):
             value, alpha, h = f.value(w, theta), f.grad(w, theta), f.grad_lam(w, theta).copy()
             gram, squares = kernel.backward(run, alpha.reshape(W.shape))
             found.add_mixed(gram, -kernel.step_size, h)
-            norms = np.sqrt([alpha @ alpha, *squares])
+            norms = np.sqrt([dot(alpha, alpha), *squares])
             return self.result(problem, lam, value, h, w, K, norms, held=run.held)

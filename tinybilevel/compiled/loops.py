@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, on_device, promote, to_numpy
+from tinybilevel.arrays.backend import Array, dot, on_device, promote, to_numpy
 from tinybilevel.arrays.checks import check_shape
 from tinybilevel.compiled.algorithm import Algorithm
 from tinybilevel.compiled.softmax import SoftmaxLower
@@ -276,7 +276,7 @@ class CleaningOnHost(ByAlgorithm):
             value, alpha, h = f.value_with_grads(w, theta)
             h = h.astype(promote(h, theta))
             norms = np.concatenate(
-                [[alpha @ alpha], self._back(kernel, run, alpha, theta, h, start)]
+                [[dot(alpha, alpha)], self._back(kernel, run, alpha, theta, h, start)]
             )
             norms = np.sqrt(norms, out=norms)
         whole = state.reshape(-1) if len(state) > 1 else None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, bound, on_device, promote
+from tinybilevel.arrays.backend import Array, bound, dot, on_device, promote
 from tinybilevel.compiled.algorithm import Algorithm, algorithm, known, of_one_dtype
 from tinybilevel.compiled.forms import TooLarge
 from tinybilevel.compiled.loops import HostLoop, Loop
@@ -150,7 +150,7 @@ class MinibatchesOnHost(HostLoop):
             rule.pull(back.along, theta, h)
             if start:
                 h += self.transition.initial_vjp(theta, back.alpha.reshape(-1))
-            norms = np.sqrt(np.append(alpha @ alpha, back.squares))
+            norms = np.sqrt(np.append(dot(alpha, alpha), back.squares))
             whole = state.reshape(-1) if len(state) > 1 else None
             w = state[0].copy()
             more = run.held, whole, start, run.restless

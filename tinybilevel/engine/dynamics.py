@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, bound, promote
+from tinybilevel.arrays.backend import Array, bound, dot, promote
 from tinybilevel.arrays.checks import as_float, check_pair, check_shape
 from tinybilevel.engine.stability import stability
 from tinybilevel.errors import DivergenceError
@@ -76,9 +76,9 @@ class Dynamics:
         """Gather ‖m_1‖², m_{T−1} · m_T and ‖m_T‖² of the moves m_t = w_t − w_{t−1}, once."""
         move = self.transition.readout(move)
         if len(self._moves) == 2:
-            self._moves = [self._moves[0], move @ self._moves[1], move @ move]
+            self._moves = [self._moves[0], dot(move, self._moves[1]), dot(move, move)]
         else:
-            self._moves.append(move if self._moves else move @ move)
+            self._moves.append(move if self._moves else dot(move, move))
 
     @property
     def restless(self) -> bool:

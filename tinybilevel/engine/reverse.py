@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, promote
+from tinybilevel.arrays.backend import Array, dot, promote
 from tinybilevel.engine.dynamics import Dynamics
 
 __all__ = ["Observer", "backward", "partial_sums", "unobserved"]
@@ -60,7 +60,7 @@ def backward(
     """
     h = h.astype(promote(h, alpha, dynamics.w0))
     squares, count = np.empty_like(h, shape=K + 1), 1
-    squares[0] = alpha @ alpha
+    squares[0] = dot(alpha, alpha)
     observe(dynamics.T, None, alpha, h, None)
     for t, w in states:
         if enough is not None and enough(t + 1, float(np.sqrt(squares[count - 1]))):
@@ -68,7 +68,7 @@ def backward(
         alpha, B_alpha = dynamics.vjp(t, w, alpha)
         h += B_alpha
         observe(t, w, alpha, h, B_alpha)
-        squares[count] = alpha @ alpha
+        squares[count] = dot(alpha, alpha)
         count += 1
     return alpha, h, np.sqrt(squares[:count])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinybilevel.arrays.backend import Array, promote
+from tinybilevel.arrays.backend import Array, dot, promote
 from tinybilevel.arrays.checks import as_float, check_shape, frozen
 from tinybilevel.objectives.base import Objective
 
@@ -83,7 +83,7 @@ class Quadratic(Objective):
 
     def value(self, w: Array, lam: Array) -> float:
         r = self._residual(w, lam)
-        return 0.5 * float(r @ self._times_G(r))
+        return 0.5 * float(dot(r, self._times_G(r)))
 
     def grad(self, w: Array, lam: Array) -> Array:
         return self._times_G(self._residual(w, lam))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array, to_numpy
+from tinybilevel.arrays.backend import Array, dot, to_numpy
 from tinybilevel.arrays.checks import as_count, as_float
 from tinybilevel.errors import DivergenceError
 from tinybilevel.methods.base import Method
@@ -196,7 +196,7 @@ def minimize_many(
                             check_finite(value, grad, method, lam)
                             watches[k]([now[k]], lam, [r], value, False)
                         check_finite(value, grad, method, lam)
-                        norm = float(np.linalg.norm(grad))
+                        norm = float(np.sqrt(dot(grad, grad)))
                         if norm <= gtol:
                             stopped[k] = "gtol" if norm else "zero gradient"
                             if not norm and tau == 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinybilevel.arrays.backend import Array
+from tinybilevel.arrays.backend import Array, dot
 from tinybilevel.arrays.checks import as_count, call_user
 from tinybilevel.errors import DivergenceError, missing_extra
 from tinybilevel.methods.base import Method
@@ -192,7 +192,7 @@ def minimize(
             now = tasks.start(tau, at.states)
             results = tasks.evaluate(method, now, at.lam)
             r = tasks.join(results)
-            norm = float(np.linalg.norm(r.grad))
+            norm = float(np.sqrt(dot(r.grad, r.grad)))
             check_finite(r.value, r.grad, method, at.lam)
             watch(now, at.lam, results, r.value, bool(warm_start))
             if callback is not None and stops(
