@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import tinybilevel as tb
-from tinybilevel.engine.stability import check, largest_curvature
+from tinybilevel.engine.stability import check, largest_curvature, look
 
 
 def along(G, step_size, transition=tb.GradientDescent, T=60, **options):
@@ -115,3 +115,43 @@ def test_the_step_size_of_the_last_step_counts_at_the_end():
     with pytest.warns(tb.StabilityWarning, match="γ = 3 against smoothness β ≈ 1 at w_T"):
         check(along([1.0, 0.5], steps, T=10))
     assert check(along([1.0, 0.5], steps, T=9)).stable
+
+
+@pytest.mark.parametrize(
+    ("factor", "asks_all", "warns"), [(0.1, False, False), (0.8, True, False), (1.5, True, True)]
+)
+def test_of_minibatches_all_data_are_asked_where_two_batches_leave_it_open(
+    factor, asks_all, warns, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    X = np.tile(rng.standard_normal((10, 4)), (8, 1))  # batches are alike
+    g = tb.LeastSquares(X, rng.standard_normal(80), weighted=False)
+    limit = 2 / np.linalg.eigvalsh(2 * X.T @ X / 80 / 2).max()
+    batches = [np.arange(10) + 10 * t for t in range(6)]
+    moves = tb.GradientDescent(g, factor * limit, np.zeros(4), batches=batches)
+    problem = tb.BilevelProblem(moves, engine_cases.upper(), T=6, lam0=np.ones(4))
+    asked, product = [], tb.LeastSquares.grad_vjp
+
+    def counted(self, *args):
+        asked.append(self._rows is None)
+        return product(self, *args)
+
+    monkeypatch.setattr(tb.LeastSquares, "grad_vjp", counted)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        look(problem, None, np.ones(4))
+    assert (any(asked), bool(caught)) == (asks_all, warns)
+    assert not all(asked)
+    assert all(each.filename == __file__ for each in caught)
+
+
+def test_a_call_on_minibatches_with_too_large_a_step_says_so():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 5)), rng.integers(0, 3, 60)
+    g = tb.SoftmaxRegression(X, y, 3, weighted=False) + tb.L2Penalty(0.5)
+    f = tb.SoftmaxRegression(X, y, 3, weighted=False)
+    for seed in range(9):
+        batches = tb.minibatches(60, size=12, T=40, seed=seed)
+        moves = tb.GradientDescent(g, 2.2, np.zeros(15), batches=batches)
+        with pytest.warns(tb.StabilityWarning, match=r"γ = 2.2 against smoothness β"):
+            tb.RMD()(tb.BilevelProblem(moves, f, T=40, lam0=np.ones(1)))

@@ -14,7 +14,11 @@ from tinybilevel.objectives import Objective
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.transitions import Transition
 
-__all__ = ["Stability", "check", "largest_curvature", "stability"]
+__all__ = ["Stability", "check", "largest_curvature", "look", "stability"]
+
+#: How far within the limits of two batches a step size is that is taken to be within that of all
+#: data, which is at most their mean.
+_FAR = 0.5
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,33 @@ def check(
     >>> found.stable, f"{found.limit:.2f}"
     (True, '2.00')
     """
+    worst = _worst(problem, lam, w, of_batches=False)
+    if worst is not None and not worst.stable:
+        warnings.warn(
+            f"the lower level does not settle: {worst}",
+            StabilityWarning,
+            stacklevel=stacklevel,
+        )
+    return worst
+
+
+def look(problem: BilevelProblem, lam: Any, w: Array, *, stacklevel: int = 2) -> None:
+    """Do what `check` does after steps that swing and grow; on minibatches, they do so by chance.
+
+    There the curvature of the first and the last batch is asked first: that of all data takes as
+    long as many such runs. Arguments and warnings are those of `check`.
+    """
+    if getattr(problem.transition, "batches", None) is not None:
+        found = _worst(problem, lam, w, of_batches=True)
+        if found is None or 0 <= found.step_size <= _FAR * found.limit:
+            return
+    check(problem, lam, w, stacklevel=stacklevel + 1)
+
+
+def _worst(
+    problem: BilevelProblem, lam: Any, w: Array | None, *, of_batches: bool
+) -> Stability | None:
+    """Return the worse of the two states, w_0 and w_T, with all data or with the step's batch."""
     with np.errstate(over="ignore", invalid="ignore"):
         lam, move = problem.check(lam), problem.transition
         theta = problem.hyper_map(lam)
@@ -101,7 +132,7 @@ def check(
                 state = move.step(t, state, theta)
             w = move.readout(state)
         found = [
-            stability(move, theta, t, x, place)
+            stability(move, theta, t, x, place, move.at(t) if of_batches else None)  # type: ignore[attr-defined]
             for t, x, place in (
                 (0, move.readout(start), "w_0"),
                 (max(problem.T - 1, 0), w, "w_T"),
@@ -109,23 +140,18 @@ def check(
             if bool(np.isfinite(x).all())
         ]
     known = [s for s in found if s is not None]
-    if not known:
-        return None
-    worst = max(known, key=lambda s: abs(s.step_size) / s.limit)
-    if not worst.stable:
-        warnings.warn(
-            f"the lower level does not settle: {worst}",
-            StabilityWarning,
-            stacklevel=stacklevel,
-        )
-    return worst
+    return max(known, key=lambda s: abs(s.step_size) / s.limit) if known else None
 
 
 def stability(
-    transition: Transition, theta: Array, t: int, w: Array, place: str
+    transition: Transition, theta: Array, t: int, w: Array, place: str, g: Objective | None = None
 ) -> Stability | None:
-    """Return how γ_t stands against the curvature at w (M,); None where that is not known."""
-    step_size, g = getattr(transition, "step_size", None), transition.objective
+    """Return how γ_t stands against the curvature at w (M,); None where that is not known.
+
+    That of the lower level, or of `g` in its place.
+    """
+    step_size = getattr(transition, "step_size", None)
+    g = transition.objective if g is None else g
     if step_size is None or g is None or g.lacking("grad_vjp"):
         return None
     if transition.largest_step(t, theta, 1.0) is None:

@@ -10,7 +10,7 @@ import numpy as np
 from tinybilevel.arrays.backend import Array, like, moved
 from tinybilevel.arrays.checks import as_float
 from tinybilevel.engine.dynamics import Cost, Dynamics
-from tinybilevel.engine.stability import check
+from tinybilevel.engine.stability import look
 from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.problem import BilevelProblem
 from tinybilevel.products import Missing
@@ -81,13 +81,14 @@ class Method:
         -----
         StabilityWarning
             If the last steps swing and are longer than the first, and the curvature at w_0 or at
-            w_T says that the step size is too large; up to 80 Hessian products find that out.
+            w_T says that the step size is too large; up to 80 Hessian products find that out, on
+            minibatches of two batches first.
         """
         if not isinstance(problem, BilevelProblem):
             raise TypeError(f"problem must be a BilevelProblem, got {problem!r}")
         r = problem.evaluate(self, lam)
         if r._restless:
-            check(problem, lam, r.w, stacklevel=3)
+            look(problem, lam, r.w, stacklevel=3)
         return r
 
     def unwatched(self, problem: BilevelProblem, lam: Any = None) -> Hypergradient:

@@ -11,7 +11,7 @@ import numpy as np
 from tinybilevel.arrays.backend import Array, like
 from tinybilevel.arrays.checks import as_flag, as_float
 from tinybilevel.engine.dynamics import Dynamics
-from tinybilevel.engine.stability import check
+from tinybilevel.engine.stability import look
 from tinybilevel.methods.base import Method
 from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.problem import BilevelProblem
@@ -202,7 +202,7 @@ class Unrolled(Method):
         """
         trace = follow(self, problem, lam, exact, as_flag("keep", keep))
         if trace.result._restless:
-            check(problem, lam, trace.result.w, stacklevel=3)
+            look(problem, lam, trace.result.w, stacklevel=3)
         return trace
 
     def _exact(self, problem: BilevelProblem, lam: Array) -> Array | None:
