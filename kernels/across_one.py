@@ -149,9 +149,15 @@ def _losses(loss, z, data, label, count, e, out, first, rows):  # type: ignore[n
     for i in range(count):
         e[i] = -abs(data[np.uintp(label + i)] * z[i])
     exps(e, 0, count)
+    e, out = e[:rows], out[first : first + rows]
     for i in range(rows):
-        m, share = data[np.uintp(label + i)] * z[i], e[i] / (two + e[i])
-        square, series = share * share, one / z.dtype.type(2 * _TERMS - 1)
-        for k in range(_TERMS - 2, -1, -1):
-            series = series * square + one / z.dtype.type(2 * k + 1)
-        out[np.uintp(first + i)] = max(-m, z.dtype.type(0)) + two * share * series
+        e[i] /= two + e[i]
+        out[i] = one / z.dtype.type(2 * _TERMS - 1)
+    # Term by term for all examples, which is vectorised.
+    for k in range(_TERMS - 2, -1, -1):
+        term = one / z.dtype.type(2 * k + 1)
+        for i in range(rows):
+            out[i] = out[i] * (e[i] * e[i]) + term
+    for i in range(rows):
+        m = data[np.uintp(label + i)] * z[i]
+        out[i] = max(-m, z.dtype.type(0)) + two * e[i] * out[i]
