@@ -188,8 +188,7 @@ class MinibatchLoop:
             c, g, state = numbers.c[-1], run.grads[0], run.ring[1 % len(run.ring)]
             direction(self.kind, c, numbers.each, g, state, alphas, u, along, 0, u.size)
         run.go(_backward, K, alphas, u, Hu, h, found, squares, along, ridge)
-        gathered = (rows.gather(each) for each in (alphas, along, ridge))
-        alpha, along, ridge = gathered
+        alpha, along, ridge = (rows.gather(each) for each in (alphas, along, ridge))
         return Back(alpha, squares.sum(axis=1), along, ridge.reshape(-1))
 
 
@@ -236,19 +235,9 @@ class Run:
         data = loop.rows.data, loop.y, loop.rows.sizes, numbers.weights, numbers.ridge
         steps_of = batches.index, batches.spans, batches.scales
         rule = loop.kind, numbers.c, numbers.each
-        work_off(
-            *(
-                work,
-                loop.threads,
-                helpers(loop.threads),
-                steps,
-                loop.chunks,
-                loop.pieces,
-                loop.patience,
-            ),
-            *(data, steps_of, rule, self._scores, self._sums),
-            *(self.points, self.grads, self.ring, self.kept, *arrays),
-        )
+        sizes = loop.threads, helpers(loop.threads), steps, loop.chunks, loop.pieces, loop.patience
+        memory = self._scores, self._sums, self.points, self.grads, self.ring, self.kept
+        work_off(work, *sizes, data, steps_of, rule, *memory, *arrays)
 
 
 @njit(**LEAN)
