@@ -44,9 +44,10 @@ def work_off(
     """Have this thread and `helpers` others, of `threads` at most, work off all tickets.
 
     Each calls `work` with a queue, `patience`, and `args`, and counts itself by what is first in
-    the queue: the next ticket, how many are done, the next thread's number, −1 for each at work.
+    the queue: the next ticket, how many are done, the next thread's number, −1 for each at work;
+    and where a thread has nobody to wait for, its step and which of its tickets.
     """
-    counter = np.zeros(4, np.int64)
+    counter = np.zeros(6, np.int64)
     # How often each step's chunks are done, and where among the sums the step's chunks are.
     done, places = np.zeros(steps * chunks, np.int64), np.zeros(chunks, np.int64)
     cores = np.zeros((threads, 2), np.int64)
@@ -67,10 +68,11 @@ def next_ticket(queue, patience, me):  # type: ignore[no-untyped-def]
     counter, steps, done, places, cores, pieces = queue
     chunks = places.size
     each, looks = chunks + pieces, 0
-    if len(cores) == 1:  # nobody to wait for
-        k = counter[0]
-        counter[0] += 1
-        return (k // each, k % each) if k < steps * each else (-1, 0)
+    if len(cores) == 1:  # nobody to wait for, and no division, which takes as long as small steps
+        step, which = counter[4], counter[5]
+        last = which + 1 == each
+        counter[4], counter[5] = step + last, 0 if last else which + 1
+        return (step, which) if step < steps else (-1, 0)
     cores[me, 0] = core()
     while True:
         k = count_up(counter, 0, 0)
