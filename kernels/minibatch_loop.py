@@ -19,7 +19,7 @@ from numba import njit
 
 from tinybilevel.kernels.batch_rows import Rows, add_along, add_up, change, residual, scores
 from tinybilevel.kernels.compiling import LEAN
-from tinybilevel.kernels.moves import restless, watch
+from tinybilevel.kernels.moves import restless, square, watch
 from tinybilevel.kernels.pool import LOOKS
 from tinybilevel.kernels.softmax import aligned_parts
 from tinybilevel.kernels.threads import cores, helpers
@@ -390,7 +390,7 @@ def _backward(  # type: ignore[no-untyped-def]
                     _subtract(w[a:b], u[a:b], ridge_along[0, a:b])
                 retreat(kind, numbers[t], each, Hu, state, alpha, along, a, b)
                 for part in range(len(alpha)):
-                    squares[k, piece] += _square(alpha[part, a:b])
+                    squares[k, piece] += square(alpha[part, a:b])
                 if k + 1 < K:
                     g, before = grads[(k + 1) % len(grads)], ring[(k + 2) % states]
                     direction(kind, numbers[t - 1], each, g, before, alpha, u, along, a, b)
@@ -411,11 +411,3 @@ def _piece(piece, pieces, width):  # type: ignore[no-untyped-def]
 def _subtract(x, y, out):  # type: ignore[no-untyped-def]
     for j in range(out.size):
         out[j] -= x[j] * y[j]
-
-
-@njit(**LEAN, fastmath={"reassoc", "contract"})
-def _square(x):  # type: ignore[no-untyped-def]
-    total = x.dtype.type(0)
-    for j in range(x.size):
-        total += x[j] * x[j]
-    return total

@@ -12,7 +12,7 @@ from numba import njit
 
 from tinybilevel.kernels.compiling import LEAN
 
-__all__ = ["restless", "watch"]
+__all__ = ["restless", "square", "watch"]
 
 
 @njit(**LEAN, fastmath={"reassoc", "contract"})
@@ -43,3 +43,12 @@ def restless(T: int, moves: np.ndarray[Any, Any]) -> bool:
     """Return whether the last step goes back on the one before, and is longer than the first."""
     first, turn, last = moves[0] if len(moves) == 1 else moves.sum(axis=0)
     return bool(T > 2 and turn < 0 and last > first)
+
+
+@njit(**LEAN, fastmath={"reassoc", "contract"})
+def square(x):  # type: ignore[no-untyped-def]
+    """Return ‖x‖², as of α."""
+    total = x.dtype.type(0)
+    for j in range(x.size):
+        total += x[j] * x[j]
+    return total

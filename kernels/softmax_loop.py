@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from tinybilevel.kernels.compiling import LEAN
-from tinybilevel.kernels.moves import restless, watch
+from tinybilevel.kernels.moves import restless, square, watch
 from tinybilevel.kernels.pool import LOOKS
 from tinybilevel.kernels.softmax import (
     GRAD,
@@ -244,14 +244,6 @@ def _subtract_twice(x, y, out):  # type: ignore[no-untyped-def]
         out[j] -= (x[j] + x[j]) * y[j]
 
 
-@njit(**LEAN, fastmath={"reassoc", "contract"})
-def _square(x):  # type: ignore[no-untyped-def]
-    square = x.dtype.type(0)
-    for j in range(x.size):
-        square += x[j] * x[j]
-    return square
-
-
 @njit(**LEAN)
 def _descend(  # type: ignore[no-untyped-def]
     queue, patience, data, rule, scratch, sums, T, points, grads, ring, kept, move, moves
@@ -347,7 +339,7 @@ def _ascend(  # type: ignore[no-untyped-def]
                     _subtract_twice(w[a:b], u[a:b], shrunk[a:b])
                 retreat(kind, numbers[t], each, Hu, ring[k + 1], alpha, along, a, b)
                 for part in range(len(alpha)):
-                    squares[k, piece] += _square(alpha[part, a:b])
+                    squares[k, piece] += square(alpha[part, a:b])
                 if k + 1 < steps:
                     g = grads[(k + 1) % len(grads)]
                     direction(kind, numbers[t - 1], each, g, ring[k + 2], alpha, u, along, a, b)

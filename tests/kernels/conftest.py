@@ -1,5 +1,7 @@
-"""Where CUDA kernels run in tests: in Numba's simulator, and with -m gpu on a device."""
+"""Where CUDA kernels run in tests, a simulator or a device; and a thread that is late."""
 
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -23,3 +25,38 @@ def place(request, monkeypatch):
     monkeypatch.setattr(module, "_configured", lambda kernel, *sizes: kernel[sizes[:2]])
     monkeypatch.setattr(module, "record", lambda run: run)
     return SimpleNamespace(put=to_device, get=lambda x: x._data, array=DeviceArray)
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Return what has a second thread take each run's first chunk, and hand it in late.
+
+    It returns a list, to which each run adds whether another thread has done that chunk meanwhile.
+    """
+    from tinybilevel.kernels.pool import LOOKS, count_shared, pool
+    from tinybilevel.kernels.tickets import hand_in, next_ticket
+
+    overtaken = []
+
+    def share(helpers, work, args):
+        queue = args[0]
+        counter, steps, _, places, _, pieces = queue
+        counter[3] -= 1
+        assert next_ticket(queue, LOOKS, 1) == (0, 0)
+
+        def come_back():
+            deadline = time.monotonic() + 5
+            while counter[0] < steps * (places.size + pieces) and time.monotonic() < deadline:
+                time.sleep(0.001)
+            overtaken.append(not hand_in(queue, 0, 0, places.size))
+            if not overtaken[-1]:
+                count_shared(counter[1:])
+            count_shared(counter[3:])
+
+        threading.Thread(target=come_back).start()
+
+    def begin():
+        monkeypatch.setattr(pool, "share", share)
+        return overtaken
+
+    return begin

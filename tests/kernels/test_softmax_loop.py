@@ -2,7 +2,6 @@
 
 import pickle
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -16,8 +15,7 @@ from tinybilevel.testing import relative_error
 pytest.importorskip("numba")
 
 from tinybilevel.kernels import softmax_loop
-from tinybilevel.kernels.pool import LOOKS, count_shared, pool
-from tinybilevel.kernels.tickets import hand_in, next_ticket
+from tinybilevel.kernels.pool import pool
 
 
 @pytest.fixture(autouse=True)
@@ -187,30 +185,11 @@ def test_the_same_bits_for_any_number_of_threads_that_overtake_each_other(
         np.testing.assert_array_equal(found.alpha_norms, expected.alpha_norms)
 
 
-def test_a_chunk_whose_thread_does_not_come_back_is_done_by_another(monkeypatch):
+def test_a_chunk_whose_thread_does_not_come_back_is_done_by_another(late):
     fast = tb.compile(problem(n=500, T=3))
     fast.loop.kernel.lower.threads = 2
     expected = tb.KRMD(K=2)(fast)
-    overtaken = []
-
-    def share(helpers, work, args):
-        queue = args[0]
-        counter, steps, _, places, _, pieces = queue
-        counter[3] -= 1
-        assert next_ticket(queue, LOOKS, 1) == (0, 0)
-
-        def come_back():
-            deadline = time.monotonic() + 5
-            while counter[0] < steps * (places.size + pieces) and time.monotonic() < deadline:
-                time.sleep(0.001)
-            overtaken.append(not hand_in(queue, 0, 0, places.size))
-            if not overtaken[-1]:
-                count_shared(counter[1:])
-            count_shared(counter[3:])
-
-        threading.Thread(target=come_back).start()
-
-    monkeypatch.setattr(pool, "share", share)
+    overtaken = late()
     found = tb.KRMD(K=2)(fast)
     assert overtaken == [True, True]
     np.testing.assert_array_equal(found.grad, expected.grad)
