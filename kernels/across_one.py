@@ -20,19 +20,30 @@ from numba import njit
 
 from tinybilevel.kernels.across import GRAD, GRAD_VJP, KEPT_VJP, LOSSES
 from tinybilevel.kernels.compiling import LEAN
-from tinybilevel.kernels.tiles import exps, fold, gather_tile, logistic_slopes, product_tile, times
+from tinybilevel.kernels.tiles import (
+    exps,
+    fold,
+    gather_tile,
+    logistic_slopes,
+    product_tile,
+    relay_tile,
+    times,
+)
 
-__all__ = ["LOGISTIC", "SQUARES", "WIDE", "scratch_one", "take_one"]
+__all__ = ["LOGISTIC", "NEAREST", "SQUARES", "WIDE", "scratch_one", "take_one"]
 
 #: log(1 + exp(−yz)); ½ (z − y)². 0 is softmax.
 LOGISTIC, SQUARES = 1, 2
 #: Vectors of examples in a tile.
 WIDE = 8
+#: Bytes that the cache nearest to a core holds, and the second, with room to spare.
+NEAREST, SECOND = 40_000, 300_000
 #: Of the series of artanh: what comes after them is below 1e-17 of it.
 _TERMS = 17
 
 _score, _score_half = (product_tile(1, width, add=False) for width in (WIDE, WIDE // 2))
 _gather, _gather_half = gather_tile(WIDE), gather_tile(WIDE // 2)
+_relay = relay_tile(WIDE)
 
 
 def scratch_one(features: int, block: int, vector: int) -> int:
@@ -52,8 +63,6 @@ def take_one(k, product, data, y, weights, W, V, mine, G, per_example, kept, siz
     sums, labels = D[own + features :], data.size // (features + 1) * features
     for i in range(features * vector):
         sums[i] = 0
-    if product == KEPT_VJP:
-        V = W
     if classes == 2:
         V = _difference(V, D[own : own + features])
         W = _difference(W, S[own : own + features])
@@ -62,6 +71,10 @@ def take_one(k, product, data, y, weights, W, V, mine, G, per_example, kept, siz
     P, Q = kept if both else S, kept if keeps else S
     R, half = P if uniform and product == GRAD else S, WIDE // 2 * vector
     start, stop = k * blocks, min((k + 1) * blocks, -(-y.size // block))
+    # Whose scores come first, and whether those of the next block have been made with this one.
+    Z, ready = D if product == KEPT_VJP else S, False
+    tile = block * features * data.itemsize
+    near = 2 * tile <= NEAREST and data.size * data.itemsize <= SECOND
     for i in range(start, stop):
         b = start + stop - 1 - i if turn else i
         first, x = b * block, b * features * block
@@ -70,11 +83,11 @@ def take_one(k, product, data, y, weights, W, V, mine, G, per_example, kept, siz
         count = 2 * half if wide else half
         p, q = 2 * first if both else block, first if keeps else 2 * block
         q, r = p + count if both else q, p if uniform and product == GRAD else 0
+        if not ready and wide:
+            _score(W, 0, 0, 1, features, data, x, block, Z, 0, 0)
+        elif not ready:
+            _score_half(W, 0, 0, 1, features, data, x, block, Z, 0, 0)
         if product != KEPT_VJP:
-            if wide:
-                _score(W, 0, 0, 1, features, data, x, block, S, 0, 0)
-            else:
-                _score_half(W, 0, 0, 1, features, data, x, block, S, 0, 0)
             if loss == SQUARES:
                 _square_slopes(S, data, labels + first, P, p, Q, q, count)
             elif product != LOSSES:
@@ -85,13 +98,13 @@ def take_one(k, product, data, y, weights, W, V, mine, G, per_example, kept, siz
         if product == LOSSES:
             continue
         if not uniform:
-            for i in range(count):
-                D[np.uintp(theta + i)] = weights[np.uintp(first + i)] if i < rows else 0
+            for j in range(count):
+                D[np.uintp(theta + j)] = weights[np.uintp(first + j)] if j < rows else 0
+        if product == GRAD_VJP and wide:
+            _score(V, 0, 0, 1, features, data, x, block, D, 0, 0)
+        elif product == GRAD_VJP:
+            _score_half(V, 0, 0, 1, features, data, x, block, D, 0, 0)
         if product != GRAD:
-            if wide:
-                _score(V, 0, 0, 1, features, data, x, block, D, 0, 0)
-            else:
-                _score_half(V, 0, 0, 1, features, data, x, block, D, 0, 0)
             if per_example.size:
                 _along(P, p, D, per_example, first, rows)
             times(Q, q, D, 0, S, 0, count)
@@ -99,11 +112,15 @@ def take_one(k, product, data, y, weights, W, V, mine, G, per_example, kept, siz
             times(P, p, D, theta, S, 0, count)
         elif not uniform:
             times(S, 0, D, theta, S, 0, count)
-        ahead = 0 if i + 1 == stop else -features * block if turn else features * block
-        if wide:
-            _gather(R, r, data, x, block, features, sums, 0, ahead)
+        follows = i + 1 < stop
+        after = x + (-features * block if turn else features * block)
+        ready = near and follows and wide
+        if ready:
+            _relay(R, r, data, x, block, features, sums, 0, W, after, Z)
+        elif wide:
+            _gather(R, r, data, x, block, features, sums, 0, after - x if follows else 0)
         else:
-            _gather_half(R, r, data, x, block, features, sums, 0, ahead)
+            _gather_half(R, r, data, x, block, features, sums, 0, after - x if follows else 0)
     fold(sums, 0, features, G, classes - 1, classes)
     if uniform:
         for j in range(classes - 1, classes * features, classes):

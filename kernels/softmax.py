@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from tinybilevel.kernels.across import (
     scratch,
     take_across,
 )
-from tinybilevel.kernels.across_one import LOGISTIC, WIDE, scratch_one, take_one
+from tinybilevel.kernels.across_one import LOGISTIC, NEAREST, WIDE, scratch_one, take_one
 from tinybilevel.kernels.compiling import LEAN
 from tinybilevel.kernels.laid import Laid, laid
 from tinybilevel.kernels.pool import pool, wait
@@ -76,8 +77,6 @@ _BLOCK = 300_000
 _BLOCK_LONG = 450_000
 #: The same across the vectors, where the more examples are in a block, the fewer sums over vectors.
 _BLOCK_ACROSS = 600_000
-#: Those that a tile of one score may take: the cache nearest to a core.
-_NEAREST = 40_000
 #: Rows of a block of nonzeros: many, since each block goes through all columns.
 _SPARSE_ROWS, _MOST_SPARSE_ROWS = 640, 4_000
 #: Vectors of features that are taken at a time: five rows of W stay in the cache nearest to a core.
@@ -94,6 +93,8 @@ _FEW = 256
 #: Multiply-adds of a product for each thread, at least: to wake one, and to look out for it, would
 #: cost as much as fewer take.
 ALONE = 500_000
+#: Bytes of a cache line.
+_LINE = 64
 #: Nonzeros of a chunk for each column, at least, but where a second thread repays.
 _FILLED = 12
 #: Adjacent columns that are taken together where nonzeros mostly have neighbours.
@@ -179,7 +180,7 @@ class Softmax:
 
     def _lay_one(self, X: Array, vector: int, labels: Array, loss: int) -> None:
         n, d = X.shape
-        fits = WIDE * vector * d * X.dtype.itemsize <= _NEAREST
+        fits = WIDE * vector * d * X.dtype.itemsize <= NEAREST
         block = WIDE * vector if fits else WIDE // 2 * vector
         blocks = -(-n // (self._most_chunks(vector) * block))
         self._lay_blocks(X, loss, 2, vector, blocks, block, d)
@@ -456,15 +457,22 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
 
 def aligned_parts(shapes: Sequence[tuple[int, ...]], dtype: Any) -> tuple[Array, ...]:
     """Return such zeros of each shape, from the system in one go, which takes a microsecond."""
-    size = np.dtype(dtype).itemsize
-    line = 64 // size
-    counts = [math.prod(shape) for shape in shapes]
-    raw = np.zeros(sum(counts) + line * (1 + len(counts)), dtype)
-    start, parts = -raw.__array_interface__["data"][0] % 64 // size, []
-    for count, shape in zip(counts, shapes, strict=True):
-        parts.append(raw[start : start + count].reshape(shape))
-        start += -(-count // line) * line
-    return tuple(parts)
+    size, places = _places(tuple(shapes), np.dtype(dtype).itemsize)
+    raw = np.zeros(size, np.uint8)
+    start = -raw.__array_interface__["data"][0] % _LINE
+    return tuple(np.ndarray(shape, dtype, raw, start + place) for shape, place in places)
+
+
+@lru_cache
+def _places(
+    shapes: tuple[tuple[int, ...], ...], itemsize: int
+) -> tuple[int, list[tuple[tuple[int, ...], int]]]:
+    """Return how many bytes that takes, and each shape with where it begins."""
+    places, size = [], 0
+    for shape in shapes:
+        places.append((shape, size))
+        size += -(-math.prod(shape) * itemsize // _LINE) * _LINE
+    return size + _LINE, places
 
 
 @njit(nogil=True, cache=True)

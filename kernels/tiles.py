@@ -39,6 +39,7 @@ __all__ = [
     "lanes",
     "logistic_slopes",
     "product_tile",
+    "relay_tile",
     "row_change",
     "row_dot",
     "row_exp",
@@ -228,6 +229,42 @@ def gather_tile(vectors: int) -> Callable[..., None]:
         return types.void(R, types.intp, X, *_INTS, G, *_INTS[:2]), generate
 
     return gather
+
+
+def relay_tile(vectors: int) -> Callable[..., None]:
+    """Do as `gather_tile`, and make Z[v·lanes :] = Σ_j W[j] X[y + j·ldx + v·lanes :] meanwhile.
+
+    These are the scores of the examples at y, which come from the second cache while those at x are
+    in the nearest: no time goes into having them come before.
+    """
+
+    @intrinsic
+    def relay(context, R, r, X, x, ldx, n, G, g, W, y, Z):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            emit = _Emitter(context, builder, signature)
+            R, r, X, x, ldx, n, G, g, W, y, Z = args
+            along = [emit.integer(v * emit.lanes) for v in range(vectors)]
+            Rs = [emit.load(0, R, emit.at(r, v)) for v in along]
+            scores = [emit.variable(emit.zero) for _ in along]
+            with cgutils.for_range(builder, n) as loop:
+                row = builder.mul(ldx, loop.index)
+                W_j = emit.splat(builder.load(emit.scalar(8, W, loop.index)))
+                place = emit.vector(
+                    6, G, emit.at(g, builder.mul(loop.index, emit.integer(emit.lanes)))
+                )
+                total = emit.load_from(place)
+                for R_v, score, v in zip(Rs, scores, along, strict=True):
+                    total = emit.multiply_add(R_v, emit.load(2, X, emit.at(x, row, v)), total)
+                    emit.add_product(score, W_j, emit.load(2, X, emit.at(y, row, v)))
+                emit.store_to(total, place)
+            for score, v in zip(scores, along, strict=True):
+                emit.store_to(builder.load(score), emit.vector(10, Z, v))
+            return context.get_dummy_value()
+
+        arrays = R, types.intp, X, *_INTS, G, types.intp, W, types.intp, Z
+        return types.void(*arrays), generate
+
+    return relay
 
 
 @intrinsic

@@ -70,10 +70,12 @@ def test_any_number_of_features(d, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("nearest", [0, 40_000])
-def test_many_blocks_of_a_chunk_of_either_width(nearest, kind, monkeypatch):
-    monkeypatch.setattr(softmax, "_NEAREST", nearest)
+# With half a block at the end, whole blocks, and more than the second cache holds.
+@pytest.mark.parametrize("n", [2954, 3000, 8000])
+def test_many_blocks_of_a_chunk_of_either_width(n, nearest, kind, monkeypatch):
+    monkeypatch.setattr(softmax, "NEAREST", nearest)
     monkeypatch.setattr(softmax, "ALONE", 1)
-    make, *rest = case(kind, 3000, 7)
+    make, *rest = case(kind, n, 7)
     body = make(backend="numba").body
     assert body.chunks > 1
     assert body.sizes[5] == (8 if nearest else 4) * L
