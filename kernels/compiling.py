@@ -21,8 +21,9 @@ from tinybilevel.kernels.stale import forget
 __all__ = ["LEAN", "PATIENCE"]
 
 #: Options of `numba.njit` for functions that make no array. Those that they are given or take views
-#: of are not counted in and out then, which takes longer than a step on small data.
-LEAN = {"nogil": True, "cache": True, "_nrt": False}
+#: of are not counted in and out then, nor passed from caller to callee, a dozen numbers each: both
+#: take longer than a step on small data.
+LEAN = {"nogil": True, "cache": True, "_nrt": False, "forceinline": True}
 
 #: Seconds of compiling after which it is said; most functions take less.
 PATIENCE = 1.0

@@ -48,9 +48,7 @@ QUADRATIC, L2, SOFTMAX, LEAST_SQUARES, LOGISTIC, UPPER, OWN = range(7)
 TERM = "kind", "start", "stop", "first", "last", "first_whole", "last_whole", "flag"
 
 
-@njit(
-    **LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, fastmath=IN_ANY_ORDER
-)
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
 def evaluate(level, w, theta, grad_w, grad_theta, work):  # type: ignore[no-untyped-def]
     """Return g; add ∇_w g and ∇_θ g."""
     value = w.dtype.type(0)
@@ -72,9 +70,7 @@ def evaluate(level, w, theta, grad_w, grad_theta, work):  # type: ignore[no-unty
     return value
 
 
-@njit(
-    **LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, fastmath=IN_ANY_ORDER
-)
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
 def grad(level, w, theta, out, work):  # type: ignore[no-untyped-def]
     """Add ∇_w g."""
     for k in range(len(level[0])):
@@ -93,9 +89,7 @@ def grad(level, w, theta, out, work):  # type: ignore[no-untyped-def]
             grad_linear(kind == LOGISTIC, data, flag, w, lam, out)
 
 
-@njit(
-    **LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, fastmath=IN_ANY_ORDER
-)
+@njit(**LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=IN_ANY_ORDER)
 def grad_vjp(level, w, theta, v, hessian, mixed, work):  # type: ignore[no-untyped-def]
     """Add ∇²_ww g · v and ∇²_θw g · v."""
     for k in range(len(level[0])):

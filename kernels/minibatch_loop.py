@@ -23,7 +23,15 @@ from tinybilevel.kernels.moves import restless, square, watch
 from tinybilevel.kernels.pool import LOOKS
 from tinybilevel.kernels.softmax import aligned_parts
 from tinybilevel.kernels.threads import cores, helpers
-from tinybilevel.kernels.tickets import FEW, PIECES, STRETCH, hand_in, next_ticket, work_off
+from tinybilevel.kernels.tickets import (
+    FEW,
+    PIECES,
+    STRETCH,
+    hand_in,
+    next_ticket,
+    tick_off,
+    work_off,
+)
 from tinybilevel.kernels.tiles import ROWS, count_up
 from tinybilevel.kernels.updates import (
     BUFFERS,
@@ -322,7 +330,7 @@ def _forward(  # type: ignore[no-untyped-def]
                     watch(t, T, state[0], new[0], move, moves[piece], a, b)
                 if len(points) and t + 1 < T:
                     point(kind, numbers[t + 1], each, new, points[k % states], a, b)
-        count_up(counter, 1, 1)
+        tick_off(queue)
     count_up(counter, 3, 1)
 
 
@@ -394,7 +402,7 @@ def _backward(  # type: ignore[no-untyped-def]
                 if k + 1 < K:
                     g, before = grads[(k + 1) % len(grads)], ring[(k + 2) % states]
                     direction(kind, numbers[t - 1], each, g, before, alpha, u, along, a, b)
-        count_up(counter, 1, 1)
+        tick_off(queue)
     count_up(counter, 3, 1)
 
 

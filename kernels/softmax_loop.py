@@ -23,7 +23,15 @@ from tinybilevel.kernels.softmax import (
     aligned_parts,
     take_chunk,
 )
-from tinybilevel.kernels.tickets import FEW, PIECES, STRETCH, hand_in, next_ticket, work_off
+from tinybilevel.kernels.tickets import (
+    FEW,
+    PIECES,
+    STRETCH,
+    hand_in,
+    next_ticket,
+    tick_off,
+    work_off,
+)
 from tinybilevel.kernels.tiles import count_up
 from tinybilevel.kernels.updates import (
     BUFFERS,
@@ -130,7 +138,7 @@ class SoftmaxLoop:
         """Add to h what h_{T−K} has more than h_T by example, (n,), or (0,) if that is of no use.
 
         Return what it has more by entry of w, (3, M), for ρ, γ, and μ or τ, or (3, 0) if it holds
-        none of these; ‖α_{T−1}‖², …, ‖α_{T−K}‖²; and α_{T−K} (1 + b, M).
+        none of these; ‖α_{T−1}‖², …, ‖α_{T−K}‖²; and α_{T−K} (1 + b, ·), laid.
         """
         lower, K = self.lower, run.K
         rows, width = 1 + BUFFERS[self.kind], (lower.width,)
@@ -149,7 +157,7 @@ class SoftmaxLoop:
         results = alphas, u, Hu, h, D, shrunk, along, squares
         run.go(_ascend, K, self.T, run.points, run.grads, run.ring, run.kept, *results)
         squares = squares[:, 0] if self.pieces == 1 else squares.sum(axis=1)
-        return self.flat(more) if some else more, squares, self.flat(alphas)
+        return self.flat(more) if some else more, squares, alphas
 
 
 class Run:
@@ -278,7 +286,7 @@ def _descend(  # type: ignore[no-untyped-def]
                     watch(t, T, state[0], new[0], move, moves[which - chunks], a, b)
                 if len(points) and t + 1 < T:
                     point(kind, numbers[t + 1], each, new, points[k % rows], a, b)
-        count_up(counter, 1, 1)
+        tick_off(queue)
     count_up(counter, 3, 1)
 
 
@@ -319,10 +327,10 @@ def _ascend(  # type: ignore[no-untyped-def]
         if which < chunks:
             place = me * chunks + which
             G = sums[place]
-            if k < len(kept):
-                take_chunk(which, KEPT_VJP, X, y, theta, u, u, mine, G, D, kept[k], sizes, k % 2)
-            else:
-                take_chunk(which, GRAD_VJP, X, y, theta, w, u, mine, G, D, nowhere, sizes, k % 2)
+            known = k < len(kept)
+            product, P = (KEPT_VJP, kept[k]) if known else (GRAD_VJP, nowhere)
+            at = u if known else w
+            take_chunk(which, product, X, y, theta, at, u, mine, G, D, P, sizes, k % 2)
             if not hand_in(queue, k, which, place):
                 continue
             first = which * blocks * block
@@ -343,5 +351,5 @@ def _ascend(  # type: ignore[no-untyped-def]
                 if k + 1 < steps:
                     g = grads[(k + 1) % len(grads)]
                     direction(kind, numbers[t - 1], each, g, ring[k + 2], alpha, u, along, a, b)
-        count_up(counter, 1, 1)
+        tick_off(queue)
     count_up(counter, 3, 1)

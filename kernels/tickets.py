@@ -23,7 +23,7 @@ from tinybilevel.kernels.compiling import LEAN
 from tinybilevel.kernels.pool import core, part, pool, rest, wait
 from tinybilevel.kernels.tiles import count_up, swap
 
-__all__ = ["FEW", "PIECES", "STRETCH", "hand_in", "next_ticket", "work_off"]
+__all__ = ["FEW", "PIECES", "STRETCH", "hand_in", "next_ticket", "tick_off", "work_off"]
 
 #: Pieces of w, of which each is one thread's at a time; a w of fewer entries is one piece.
 PIECES, FEW = 4, 2_000
@@ -100,8 +100,16 @@ def next_ticket(queue, patience, me):  # type: ignore[no-untyped-def]
 @njit(**LEAN)
 def hand_in(queue, step, which, place):  # type: ignore[no-untyped-def]
     """Say where the sum of a chunk lies; return False if another thread has done so."""
-    _, _, done, places, _, _ = queue
-    if count_up(done, step * places.size + which, 1):
+    _, _, done, places, cores, _ = queue
+    if len(cores) > 1 and count_up(done, step * places.size + which, 1):
         return False
     places[which] = place
     return True
+
+
+@njit(**LEAN)
+def tick_off(queue):  # type: ignore[no-untyped-def]
+    """Count a ticket among those that are done, which others may wait for."""
+    counter, _, _, _, cores, _ = queue
+    if len(cores) > 1:
+        count_up(counter, 1, 1)

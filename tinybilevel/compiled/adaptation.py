@@ -11,7 +11,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import FLOATS, bound, dot
 from tinybilevel.compiled.forms import TooLarge
-from tinybilevel.compiled.loops import HostLoop, Loop
+from tinybilevel.compiled.loops import HostLoop, Loop, quietly
 from tinybilevel.engine.dynamics import Cost
 from tinybilevel.layers import Conv2d, Dense, FeatureLoss, Flatten, Layer
 from tinybilevel.layers.losses import CrossEntropy
@@ -111,29 +111,29 @@ class AdaptationOnHost(HostLoop):
     def alone(self) -> AdaptationOnHost:
         return self
 
+    @quietly
     def run(
         self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
     ) -> Hypergradient | None:
         found, kernel = self.kernel
         lam, phi, f = problem.check(lam), bound(self.hyper_map), bound(self.upper)
-        with np.errstate(over="ignore", invalid="ignore"):
-            theta = phi(lam)
-            x, c = theta[found.x], theta[found.c]
-            known = lam.dtype == theta.dtype in FLOATS and isinstance(theta, np.ndarray)
-            if not known or x.size != found.loss.n_lam or c.size != kernel.order.size:
-                return None  # for the plain code to explain
-            gamma, rho = theta[found.gamma], theta.dtype.type(found.pull) * theta[found.rho]
-            there = kernel.forward(x.reshape(found.loss.shape), c, rho, gamma, K)
-            w = there.w
-            value, alpha, h = f.value_with_grads(w, theta)
-            back = there.backward(alpha, K)
-            h = h.copy()
-            h[found.x] += back.x.ravel()
-            h[found.c] += back.c + back.alpha if start else back.c
-            h[found.rho] += theta.dtype.type(found.pull) * back.rho
-            h[found.gamma] += back.gamma
-            norms = np.sqrt(np.append(dot(alpha, alpha), back.squares)).astype(float)
-            grad = phi.vjp(lam, h).copy()
+        theta = phi(lam)
+        x, c = theta[found.x], theta[found.c]
+        known = lam.dtype == theta.dtype in FLOATS and isinstance(theta, np.ndarray)
+        if not known or x.size != found.loss.n_lam or c.size != kernel.order.size:
+            return None  # for the plain code to explain
+        gamma, rho = theta[found.gamma], theta.dtype.type(found.pull) * theta[found.rho]
+        there = kernel.forward(x.reshape(found.loss.shape), c, rho, gamma, K)
+        w = there.w
+        value, alpha, h = f.value_with_grads(w, theta)
+        back = there.backward(alpha, K)
+        h = h.copy()
+        h[found.x] += back.x.ravel()
+        h[found.c] += back.c + back.alpha if start else back.c
+        h[found.rho] += theta.dtype.type(found.pull) * back.rho
+        h[found.gamma] += back.gamma
+        norms = np.sqrt(np.append(dot(alpha, alpha), back.squares)).astype(float)
+        grad = phi.vjp(lam, h).copy()
         if not all(bool(np.isfinite(part).all()) for part in (value, grad, w)):
             return None
         cost = Cost(self.T, K + start, there.held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class Algorithm:
         """Whether each coefficient is one fixed number for all of w at each step."""
         return not any(isinstance(rate, PerEntry | Learned) for rate in self.rates)
 
-    @property
+    @cached_property
     def learned(self) -> bool:
         """Whether a coefficient lies in θ."""
         return any(rate.learned for rate in self.rates)

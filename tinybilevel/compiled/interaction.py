@@ -9,7 +9,7 @@ import numpy as np
 
 from tinybilevel.arrays.backend import Array, dot
 from tinybilevel.compiled.forms import TooLarge
-from tinybilevel.compiled.loops import HostLoop, Loop
+from tinybilevel.compiled.loops import HostLoop, Loop, quietly
 from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.objectives import L2Penalty, Objective, PairwisePenalty, SoftmaxRegression, Sum
 from tinybilevel.objectives.base import OnBlock
@@ -99,6 +99,7 @@ class InteractionOnHost(HostLoop):
     def alone(self) -> InteractionOnHost:
         return self
 
+    @quietly
     def run(
         self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
     ) -> Hypergradient | None:
@@ -106,11 +107,10 @@ class InteractionOnHost(HostLoop):
         theta = self.theta(lam, kernel.dtype)
         if theta is None:
             return None
-        with np.errstate(over="ignore", invalid="ignore"):
-            W, run = kernel.forward(found.matrix(theta), K)
-            w = W.ravel()
-            value, alpha, h = f.value(w, theta), f.grad(w, theta), f.grad_lam(w, theta).copy()
-            gram, squares = kernel.backward(run, alpha.reshape(W.shape))
-            found.add_mixed(gram, -kernel.step_size, h)
-            norms = np.sqrt([dot(alpha, alpha), *squares])
-            return self.result(problem, lam, value, h, w, K, norms, held=run.held)
+        W, run = kernel.forward(found.matrix(theta), K)
+        w = W.ravel()
+        value, alpha, h = f.value(w, theta), f.grad(w, theta), f.grad_lam(w, theta).copy()
+        gram, squares = kernel.backward(run, alpha.reshape(W.shape))
+        found.add_mixed(gram, -kernel.step_size, h)
+        norms = np.sqrt([dot(alpha, alpha), *squares])
+        return self.result(problem, lam, value, h, w, K, norms, held=run.held)

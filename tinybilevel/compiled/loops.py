@@ -28,8 +28,13 @@ __all__ = [
     "Loop",
     "QuadraticOnDevice",
     "QuadraticOnHost",
+    "quietly",
     "together",
 ]
+
+#: Of all that a loop does: what is not finite is looked for once, at the end, and explained by the
+#: plain code.
+quietly = np.errstate(over="ignore", invalid="ignore")
 
 #: Costs can be shared: making one takes a tenth of a call on the smallest problems.
 _cost = lru_cache(Cost)
@@ -125,8 +130,7 @@ class HostLoop(Loop):
 
     def theta(self, lam: Array, dtype: Any) -> Array | None:
         """Return θ where all is of one dtype: compiled code looks at none."""
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is explained later
-            theta = self.hyper_map(lam)
+        theta = self.hyper_map(lam)
         if (
             not lam.dtype
             == theta.dtype
@@ -135,7 +139,7 @@ class HostLoop(Loop):
         ):
             return None
         # Numba would compile for one that is read-only, as `lam0` is, once more.
-        return np.require(theta, requirements=["C", "W"])
+        return theta if theta.flags.carray else np.require(theta, requirements=["C", "W"])
 
     def result(
         self,
@@ -155,14 +159,13 @@ class HostLoop(Loop):
         grad, last = self.pull(lam, h), w if state is None else state
         if not math.isfinite(value) or not np.isfinite(grad).all() or not np.isfinite(last).all():
             return None
-        cost = Cost(self.T, K + start, (max(K, 1) + 1) * w.nbytes if held is None else held)
+        cost = _cost(self.T, K + start, (max(K, 1) + 1) * w.nbytes if held is None else held)
         norms = np.asarray(norms, float)
         kept: dict[str, Any] = {"state": state, "_lower": (problem, lam.copy())}
         return Hypergradient(value, grad, w, K, norms, cost, **kept, _restless=restless)
 
     def pull(self, lam: Array, h: Array) -> Array:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return check_shape("the vjp of hyper_map", self.hyper_map.vjp(lam, h), lam.shape)
+        return check_shape("the vjp of hyper_map", self.hyper_map.vjp(lam, h), lam.shape)
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ class DenseOnHost(ByAlgorithm):
 
     _fixed: list[Array] = field(default_factory=list, repr=False)
 
+    @quietly
     def run(
         self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
     ) -> Hypergradient | None:
@@ -202,16 +206,16 @@ class DenseOnHost(ByAlgorithm):
             return None
         found = kernel(theta, K, given)
         h = found.h
-        if self.algorithm.learned or start:
-            with np.errstate(over="ignore", invalid="ignore"):
-                self.algorithm.pull(found.along, theta, h)
-                if start:
-                    h += self.transition.initial_vjp(theta, found.alpha.reshape(-1))
+        if self.algorithm.learned:
+            self.algorithm.pull(found.along, theta, h)
+        if start:
+            h += self.transition.initial_vjp(theta, found.alpha.reshape(-1))
         w = found.state[0].copy()
         whole = found.state.reshape(-1) if len(found.state) > 1 else None
         more = kernel.held(K), whole, start, found.restless
         return self.result(problem, lam, found.value, h, w, K, found.norms, *more)
 
+    @quietly
     def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
         if not self.fixed_start or self.algorithm.learned:
             return None  # one by one
@@ -262,6 +266,7 @@ class CleaningOnHost(ByAlgorithm):
     f: Objective  # the upper level as it is computed
     _fixed: dict[str, Array] = field(default_factory=dict, repr=False)
 
+    @quietly
     def run(
         self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
     ) -> Hypergradient | None:
@@ -272,13 +277,12 @@ class CleaningOnHost(ByAlgorithm):
             return None
         state, run = kernel.forward(*inputs, K)
         w = state[0].copy()
-        with np.errstate(over="ignore", invalid="ignore"):
-            value, alpha, h = f.value_with_grads(w, theta)
-            h = h.astype(promote(h, theta))
-            norms = np.concatenate(
-                [[dot(alpha, alpha)], self._back(kernel, run, alpha, theta, h, start)]
-            )
-            norms = np.sqrt(norms, out=norms)
+        value, alpha, h = f.value_with_grads(w, theta)
+        h = h.astype(promote(h, theta))
+        squares = self._back(kernel, run, alpha, theta, h, start)
+        norms = np.empty(K + 1, squares.dtype)
+        norms[0], norms[1:] = dot(alpha, alpha), squares
+        norms = np.sqrt(norms, out=norms)
         whole = state.reshape(-1) if len(state) > 1 else None
         more = run.held, whole, start, run.restless
         return self.result(problem, lam, value, h, w, K, norms, *more)
@@ -286,6 +290,7 @@ class CleaningOnHost(ByAlgorithm):
     def batch(self, lams: Array, K: int) -> tuple[Array, Array] | None:
         return self.batch_over([self] * len(lams), lams, K)
 
+    @quietly
     def batch_over(self, loops: Sequence[Loop], lams: Array, K: int) -> tuple[Array, Array] | None:
         """Return values and hypergradients, each by one thread, as many at once as there are."""
         from tinybilevel.kernels.threads import helpers
@@ -336,11 +341,11 @@ class CleaningOnHost(ByAlgorithm):
         """Add to h what the steps back find; return the squares of the norms."""
         loss = self.lower.loss
         per_example = np.zeros(loss.y.size if loss.weighted else 0, loss.dtype)
-        along, squares, alpha = kernel.backward(run, alpha, per_example)
+        along, squares, alphas = kernel.backward(run, alpha, per_example)
         self.lower.pull(per_example, along[0], h)
         self.algorithm.pull(along[1:], theta, h)
         if start:
-            h += self.transition.initial_vjp(theta, alpha.reshape(-1))
+            h += self.transition.initial_vjp(theta, kernel.flat(alphas).reshape(-1))
         return np.asarray(squares)
 
 
@@ -388,16 +393,15 @@ def _at_once(runs: Sequence[tuple[CleaningOnHost, Array, Array, Array]], K: int)
         thetas.append(theta)
         forward.append(partial(kernel.forward, *inputs, K))
     ends = together(forward)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for (loop, _, value, _), kernel, theta, (state, run) in zip(
-            runs, kernels, thetas, ends, strict=True
-        ):
-            # On this thread: the upper level may have threads of its own.
-            w, f = state[0], loop.f
-            found, alpha, h = f.value_with_grads(w, theta)
-            value[:] = found + 0 * state.sum()  # NaN if it is not finite
-            hs.append(h.astype(promote(h, theta)))
-            back.append(partial(loop._back, kernel, run, alpha, theta, hs[-1]))
+    for (loop, _, value, _), kernel, theta, (state, run) in zip(
+        runs, kernels, thetas, ends, strict=True
+    ):
+        # On this thread: the upper level may have threads of its own.
+        w, f = state[0], loop.f
+        found, alpha, h = f.value_with_grads(w, theta)
+        value[:] = found + 0 * state.sum()  # NaN if it is not finite
+        hs.append(h.astype(promote(h, theta)))
+        back.append(partial(loop._back, kernel, run, alpha, theta, hs[-1]))
     together(back)
     for (loop, lam, _, grad), h in zip(runs, hs, strict=True):
         grad[:] = loop.pull(lam, h)

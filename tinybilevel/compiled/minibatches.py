@@ -15,7 +15,7 @@ import numpy as np
 from tinybilevel.arrays.backend import Array, bound, dot, on_device, promote
 from tinybilevel.compiled.algorithm import Algorithm, algorithm, known, of_one_dtype
 from tinybilevel.compiled.forms import TooLarge
-from tinybilevel.compiled.loops import HostLoop, Loop
+from tinybilevel.compiled.loops import HostLoop, Loop, quietly
 from tinybilevel.compiled.softmax import SoftmaxLower, softmax_lower
 from tinybilevel.methods.hypergradient import Hypergradient
 from tinybilevel.objectives import SoftmaxRegression
@@ -121,40 +121,37 @@ class MinibatchesOnHost(HostLoop):
         kernel = self.data.loop(transition, self.rule)
         return replace(self, kernel=kernel, transition=transition)
 
+    @quietly
     def run(
         self, problem: BilevelProblem, lam: Any, K: int, start: bool = False
     ) -> Hypergradient | None:
         data, rule, kernel, f = self.data, self.rule, self.kernel, bound(self.upper)
         size, dtype = data.lower.loss.size, data.rows.dtype
         lam = problem.check(lam)
-        with np.errstate(over="ignore", invalid="ignore"):
-            theta = self.theta(lam, dtype)
-            numbers = None if theta is None else self._numbers(theta)
-            if theta is None or numbers is None:
-                return None
-            state = self.transition.initial(theta)
-            if (
-                promote(state, theta) != dtype
-                or state.size != (1 + self.transition.n_buffers) * size
-            ):
-                return None
-            state, run = kernel.forward(state.astype(dtype).reshape(-1, size), numbers, K)
-            value, alpha, h = f.value_with_grads(state[0], theta)
-            h = h.astype(promote(h, theta))
-            alphas, per_example = np.zeros_like(state), np.zeros(len(data.y), dtype)
-            alphas[0] = alpha
-            back = kernel.backward(
-                run, alphas, per_example if data.lower.loss.weighted else per_example[:0]
-            )
-            self._strengths.pull(per_example, 2 * back.ridge, h)
-            rule.pull(back.along, theta, h)
-            if start:
-                h += self.transition.initial_vjp(theta, back.alpha.reshape(-1))
-            norms = np.sqrt(np.append(dot(alpha, alpha), back.squares))
-            whole = state.reshape(-1) if len(state) > 1 else None
-            w = state[0].copy()
-            more = run.held, whole, start, run.restless
-            return self.result(problem, lam, float(value), h, w, K, norms, *more)
+        theta = self.theta(lam, dtype)
+        numbers = None if theta is None else self._numbers(theta)
+        if theta is None or numbers is None:
+            return None
+        state = self.transition.initial(theta)
+        if promote(state, theta) != dtype or state.size != (1 + self.transition.n_buffers) * size:
+            return None
+        state, run = kernel.forward(state.astype(dtype).reshape(-1, size), numbers, K)
+        value, alpha, h = f.value_with_grads(state[0], theta)
+        h = h.astype(promote(h, theta))
+        alphas, per_example = np.zeros_like(state), np.zeros(len(data.y), dtype)
+        alphas[0] = alpha
+        back = kernel.backward(
+            run, alphas, per_example if data.lower.loss.weighted else per_example[:0]
+        )
+        self._strengths.pull(per_example, 2 * back.ridge, h)
+        rule.pull(back.along, theta, h)
+        if start:
+            h += self.transition.initial_vjp(theta, back.alpha.reshape(-1))
+        norms = np.sqrt(np.append(dot(alpha, alpha), back.squares))
+        whole = state.reshape(-1) if len(state) > 1 else None
+        w = state[0].copy()
+        more = run.held, whole, start, run.restless
+        return self.result(problem, lam, float(value), h, w, K, norms, *more)
 
     @property
     def _strengths(self) -> SoftmaxLower:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class SoftmaxLower:
             total += c * term.strength
         return total if self.loss.weighted and not self.path else None
 
-    @property
+    @cached_property
     def learned(self) -> bool:
         """Whether a strength lies in θ."""
         return any(term.strength is None for _, term, _ in self.penalties)
