@@ -48,7 +48,9 @@ _PIECE_OF_VECTOR = 9_215
 _EVEN = 16
 #: Rows that a block must have to be worth it.
 _SHORTEST = 16
-#: Rows of a team's products where they are left to BLAS as they are, at least.
+#: Rows of a team's products where they are left to BLAS as they are, at least; half as many rather
+#: than one team, with BLAS's own threads: they look out for more work for a tenth of a second, on
+#: the cores that the teams of larger data want.
 _LONG = 1000
 #: Blocks are taken in strips of so many at most: what is made of them stays in cache.
 _STRIP = 32
@@ -330,7 +332,8 @@ def _teams(X: Any, y: Array, n_classes: int) -> list[list[_Part]]:
     if not _plain(X) or 2 * work <= _PIECE:  # both scores at once
         return [[_part(0, X, y, n_classes, slice(0, n), 0)]]
     if most < _SHORTEST or 6 * n_classes * d > _PIECE:  # three rows of both scores are a piece
-        shares = min(_team_count(work), n // _LONG) if blas_can_be_alone() else 1
+        most = max(n // _LONG, min(2 * n // _LONG, 2))
+        shares = min(_team_count(work), most) if blas_can_be_alone() else 1
         shares = 2 ** (max(shares, 1).bit_length() - 1)
         rows = _shares(n, shares)
         return [[_part(k, X, y, n_classes, r, 0)] for k, r in enumerate(rows)]
