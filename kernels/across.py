@@ -18,7 +18,7 @@ import math
 
 from numba import njit
 
-from tinybilevel.kernels.compiling import LEAN
+from tinybilevel.kernels.compiling import APART, LEAN
 from tinybilevel.kernels.tiles import add_tile, dot_tile, exps
 
 __all__ = [
@@ -46,7 +46,7 @@ def scratch(classes: int, block: int) -> int:
     return (classes + 2) * block
 
 
-@njit(**LEAN)
+@njit(**APART)
 def take_across(k, product, data, y, weights, W, V, mine, G, per_example, kept, sizes):  # type: ignore[no-untyped-def]
     """Write the sum over the rows of chunk k to G, and to `per_example` and `kept` their part."""
     classes, _, _, vector, blocks, block, features = sizes

@@ -29,7 +29,7 @@ from tinybilevel.kernels.across import (
     take_across,
 )
 from tinybilevel.kernels.across_one import LOGISTIC, NEAREST, WIDE, scratch_one, take_one
-from tinybilevel.kernels.compiling import LEAN
+from tinybilevel.kernels.compiling import APART, LEAN
 from tinybilevel.kernels.laid import Laid, laid
 from tinybilevel.kernels.pool import pool, wait
 from tinybilevel.kernels.remembered import Remembering
@@ -561,13 +561,19 @@ def take_chunk(k, product, X, y, weights, W, V, mine, G, per_example, kept, size
 
     With `turn` the last rows may come first: from one step to the next they are still in cache.
     """
-    classes, ld, stride, _, blocks, block, features = sizes
+    _, ld, _, _, _, _, features = sizes
     if features and ld:
         take_one(k, product, X[0], y, weights, W, V, mine, G, per_example, kept, sizes, turn)
-        return
-    if features:
+    elif features:
         take_across(k, product, X[0], y, weights, W, V, mine, G, per_example, kept, sizes)
-        return
+    else:
+        _take_along(k, product, X, y, weights, W, V, mine, G, per_example, kept, sizes)
+
+
+@njit(**APART)
+def _take_along(k, product, X, y, weights, W, V, mine, G, per_example, kept, sizes):  # type: ignore[no-untyped-def]
+    """Do the same a row at a time, or a nonzero."""
+    classes, _, stride, _, blocks, block, _ = sizes
     S, D = mine[0], mine[1]
     for b in range(k * blocks, (k + 1) * blocks):
         first, more = b * block, int(b > k * blocks)
