@@ -112,15 +112,14 @@ def take_one(k, product, data, y, weights, W, V, mine, G, per_example, kept, siz
             times(P, p, D, theta, S, 0, count)
         elif not uniform:
             times(S, 0, D, theta, S, 0, count)
-        follows = i + 1 < stop
-        after = x + (-features * block if turn else features * block)
-        ready = near and follows and wide
+        ahead = 0 if i + 1 == stop else -features * block if turn else features * block
+        ready = near and wide and ahead != 0
         if ready:
-            _relay(R, r, data, x, block, features, sums, 0, W, after, Z)
+            _relay(R, r, data, x, block, features, sums, 0, W, x + ahead, Z)
         elif wide:
-            _gather(R, r, data, x, block, features, sums, 0, after - x if follows else 0)
+            _gather(R, r, data, x, block, features, sums, 0, ahead)
         else:
-            _gather_half(R, r, data, x, block, features, sums, 0, after - x if follows else 0)
+            _gather_half(R, r, data, x, block, features, sums, 0, ahead)
     fold(sums, 0, features, G, classes - 1, classes)
     if uniform:
         for j in range(classes - 1, classes * features, classes):

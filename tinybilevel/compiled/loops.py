@@ -279,9 +279,9 @@ class CleaningOnHost(ByAlgorithm):
         w = state[0].copy()
         value, alpha, h = f.value_with_grads(w, theta)
         h = h.astype(promote(h, theta))
-        squares = self._back(kernel, run, alpha, theta, h, start)
-        norms = np.empty(K + 1, squares.dtype)
-        norms[0], norms[1:] = dot(alpha, alpha), squares
+        norms = np.empty(K + 1)
+        norms[0] = dot(alpha, alpha)
+        norms[1:] = self._back(kernel, run, alpha, theta, h, start)
         norms = np.sqrt(norms, out=norms)
         whole = state.reshape(-1) if len(state) > 1 else None
         more = run.held, whole, start, run.restless
